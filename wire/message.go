@@ -1,0 +1,114 @@
+package wire
+
+import (
+	"encoding/binary"
+)
+
+// Message is one message of a cell's payload. Body aliases the payload it was parsed from.
+type Message struct {
+	Command Command
+	Stream  uint16
+	Body    []byte
+}
+
+// PutHeader writes a message's header to b[0:HeaderSize]; the body of n bytes follows it.
+// n is at most MaxBody.
+func PutHeader(b []byte, cmd Command, stream uint16, n int) {
+	_ = b[HeaderSize-1]
+	b[0] = byte(cmd)
+	binary.BigEndian.PutUint16(b[1:], stream)
+	binary.BigEndian.PutUint16(b[3:], uint16(n))
+}
+
+// AppendMessage appends a whole message to a payload under construction.
+func AppendMessage(b []byte, cmd Command, stream uint16, body []byte) []byte {
+	b = append(b, byte(cmd), byte(stream>>8), byte(stream), byte(len(body)>>8), byte(len(body)))
+	return append(b, body...)
+}
+
+// NextMessage reads the first message of payload and returns what follows it. At the end (command 0, or
+// no bytes left) it returns a message with CmdNone and a nil rest; bytes behind command 0 that are not
+// zero, a header or body cut short, and an unknown command are violations.
+func NextMessage(payload []byte) (m Message, rest []byte, err error) {
+	if len(payload) == 0 {
+		return Message{}, nil, nil
+	}
+	if payload[0] == byte(CmdNone) {
+		if !allZero(payload) {
+			return Message{}, nil, Violation("bytes behind the last message of a cell")
+		}
+		return Message{}, nil, nil
+	}
+	if len(payload) < HeaderSize {
+		return Message{}, nil, Violation("message header cut short")
+	}
+	m.Command = Command(payload[0])
+	if m.Command > CmdDrop {
+		return Message{}, nil, Violation("unknown command %d", payload[0])
+	}
+	m.Stream = binary.BigEndian.Uint16(payload[1:])
+	n := int(binary.BigEndian.Uint16(payload[3:]))
+	if n > len(payload)-HeaderSize {
+		return Message{}, nil, Violation("%v longer than its cell", m.Command)
+	}
+	m.Body = payload[HeaderSize : HeaderSize+n]
+	return m, payload[HeaderSize+n:], nil
+}
+
+func allZero(b []byte) bool {
+	for len(b) >= 8 {
+		if binary.NativeEndian.Uint64(b) != 0 {
+			return false
+		}
+		b = b[8:]
+	}
+	for _, x := range b {
+		if x != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// AppendBegin appends a BEGIN's body: the kind, then the destination as HOST:PORT.
+func AppendBegin(b []byte, kind Kind, target string) []byte {
+	return append(append(b, byte(kind)), target...)
+}
+
+// MaxTarget is the longest HOST:PORT of a BEGIN: a name of 255 bytes, a colon, five digits; brackets
+// around an IPv6 address fit in it too.
+const MaxTarget = 255 + 1 + 5
+
+// ParseBegin reads a BEGIN's body. Only the form is checked here: the exit judges kind and target, so
+// that a bad one ends the stream and not the circuit.
+func ParseBegin(body []byte) (kind Kind, target string, err error) {
+	if len(body) < 2 || len(body) > 1+MaxTarget {
+		return 0, "", Violation("BEGIN of %d bytes", len(body))
+	}
+	for _, c := range body[1:] {
+		if c <= ' ' || c >= 0x7f {
+			return 0, "", Violation("BEGIN with a byte outside printable ASCII")
+		}
+	}
+	return Kind(body[0]), string(body[1:]), nil
+}
+
+// ParseEnd reads an END's body: one reason byte.
+func ParseEnd(body []byte) (Reason, error) {
+	if len(body) != 1 || !Reason(body[0]).Valid() {
+		return 0, Violation("END with a bad reason")
+	}
+	return Reason(body[0]), nil
+}
+
+// ParseWindow reads a WINDOW's body: the credit granted in bytes, 1 to MaxCredit.
+func ParseWindow(body []byte) (int, error) {
+	if len(body) != 4 {
+		return 0, Violation("WINDOW of %d bytes", len(body))
+	}
+	n := binary.BigEndian.Uint32(body)
+	if n == 0 || n > MaxCredit {
+		return 0, Violation("WINDOW of %d bytes of credit", n)
+	}
+	return int(n), nil
+}
