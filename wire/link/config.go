@@ -1,0 +1,101 @@
+package link
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"torproxy/wire"
+)
+
+// Config is what a Node needs. Only Conn is required.
+type Config struct {
+	// Conn is the node's one socket: every link, in and out, circuits and directory requests, uses it.
+	// The caller closes it after Run has returned. A *net.UDPConn gets the kernel's fast paths; any
+	// other net.PacketConn works too, a simulated network's among them.
+	Conn net.PacketConn
+
+	// Identity is the node's Ed25519 key. Without it the node is a client: it presents no certificate,
+	// accepts no link, and its peers may open no stream to it.
+	Identity ed25519.PrivateKey
+
+	// Known reports whether an identity is a relay of the current or previous consensus. Only then does
+	// an accepted link count as that relay's; all others are treated as clients. Nil knows nobody. It is
+	// called from many goroutines.
+	Known func(wire.ID) bool
+
+	// Circuit serves a circuit stream that a peer opened, in a goroutine of its own. The stream is reset
+	// when it returns. Nil refuses circuits.
+	Circuit func(ctx context.Context, s *Stream)
+
+	// Directory serves an accepted connection for directory requests (ALPN h3), in a goroutine of its
+	// own. The connection is closed when it returns. Nil refuses them.
+	Directory func(ctx context.Context, c *quic.Conn)
+
+	// Log gets links opened and closed at debug level. Nil discards.
+	Log *slog.Logger
+}
+
+func (c *Config) check() error {
+	if c.Conn == nil {
+		return errors.New("link: no socket given")
+	}
+	if c.Identity != nil && len(c.Identity) != ed25519.PrivateKeySize {
+		return errors.New("link: identity is not an Ed25519 private key")
+	}
+	if c.Identity == nil && (c.Circuit != nil || c.Directory != nil) {
+		return errors.New("link: a node that serves needs an identity")
+	}
+	return nil
+}
+
+// What is set here differs from quic-go's defaults on purpose.
+const (
+	dialTimeout   = 5 * time.Second  // a link that takes longer is of no use to the circuit that waits for it
+	dialMemory    = 10 * time.Second // a failed dial is not repeated for so long: circuits must not hammer a dead relay
+	idleTimeout   = 45 * time.Second // no packet at all: the peer is gone (default 30 s; three missed keep-alives)
+	keepAlive     = 15 * time.Second // holds NAT mappings and notices a dead peer while circuits idle (default: never)
+	emptyLifetime = 3 * time.Minute  // a link without a circuit is closed after this long
+
+	// A relay pair shares one link: the default of 100 streams would be 100 circuits.
+	maxCircuits = 16384
+	// HTTP/3 opens three one-way streams (control, two of QPACK); nothing else may open any.
+	maxUniStreams = 3
+
+	// Bytes a stalled circuit may hold per hop. The default grows to 6 MB: too much queue in front of a
+	// slow destination, and the delay of everything behind it. What a hop queues is what a hop delays.
+	streamWindow    = 256 << 10
+	maxStreamWindow = 1 << 20
+	// The connection's window must exceed what its active circuits use together, or stalled circuits
+	// freeze the others (default 15 MB: fifteen circuits stalled at their window).
+	connWindow    = 8 << 20
+	maxConnWindow = 512 << 20
+
+	// Above so many handshakes a second from unproven addresses, a dialler must first show that it
+	// receives at its address (Retry): it costs it one round trip and keeps forged floods cheap.
+	unprovenPerSecond = 250
+)
+
+// quicConfig returns the transport settings of one side. A client's peers open no streams to it.
+func quicConfig(incomingCircuits, uniStreams int64) *quic.Config {
+	return &quic.Config{
+		Versions:                       []quic.Version{quic.Version1},
+		HandshakeIdleTimeout:           dialTimeout,
+		MaxIdleTimeout:                 idleTimeout,
+		KeepAlivePeriod:                keepAlive,
+		InitialStreamReceiveWindow:     streamWindow,
+		MaxStreamReceiveWindow:         maxStreamWindow,
+		InitialConnectionReceiveWindow: connWindow,
+		MaxConnectionReceiveWindow:     maxConnWindow,
+		MaxIncomingStreams:             incomingCircuits,
+		MaxIncomingUniStreams:          uniStreams,
+		Allow0RTT:                      false, // early data can be replayed
+		TokenStore:                     nil,   // a token would link a client's connections to one another
+		EnableDatagrams:                false,
+	}
+}

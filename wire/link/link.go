@@ -1,0 +1,136 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"torproxy/wire"
+)
+
+// Link is one authenticated QUIC connection that carries circuits, in both directions. It closes itself
+// when it has been without a circuit for a while, and when its node stops.
+type Link struct {
+	node    *Node
+	conn    *quic.Conn
+	peer    wire.ID // zero: a client
+	dialled bool    // by this node
+
+	mu       sync.Mutex
+	streams  int         // circuits that run on it
+	retiring bool        // no new circuits of ours: another link to the same relay is preferred
+	empty    *time.Timer // runs while streams is 0
+}
+
+func newLink(n *Node, conn *quic.Conn, peer wire.ID, dialled bool) *Link {
+	l := &Link{node: n, conn: conn, peer: peer, dialled: dialled}
+	l.empty = time.AfterFunc(emptyLifetime, l.closeIfEmpty)
+	return l
+}
+
+// Peer returns the relay at the other end, or the zero ID for a client.
+func (l *Link) Peer() wire.ID { return l.peer }
+
+// RemoteAddr returns the peer's address as the socket sees it.
+func (l *Link) RemoteAddr() netip.AddrPort {
+	if udp, ok := l.conn.RemoteAddr().(*net.UDPAddr); ok {
+		return netip.AddrPortFrom(udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port())
+	}
+	return netip.AddrPort{}
+}
+
+// Done is closed when the link is dead.
+func (l *Link) Done() <-chan struct{} { return l.conn.Context().Done() }
+
+// Open starts a circuit on the link. It waits, until ctx ends, while the peer allows no more streams. The
+// peer learns of the stream with the first bytes written.
+func (l *Link) Open(ctx context.Context) (*Stream, error) {
+	if !l.acquire() {
+		return nil, fmt.Errorf("link: to %s is closed", l.peer.Short())
+	}
+	qs, err := l.conn.OpenStreamSync(ctx)
+	if err != nil {
+		l.release()
+		return nil, fmt.Errorf("link: open stream to %s: %w", l.peer.Short(), err)
+	}
+	return &Stream{qs: qs, link: l}, nil
+}
+
+// serve accepts the peer's circuits until the link dies.
+func (l *Link) serve(ctx context.Context) {
+	for {
+		qs, err := l.conn.AcceptStream(ctx)
+		if err != nil {
+			return
+		}
+		s := &Stream{qs: qs, link: l}
+		if !l.acquire() {
+			qs.CancelRead(quic.StreamErrorCode(wire.ResetDestroyed))
+			qs.CancelWrite(quic.StreamErrorCode(wire.ResetDestroyed))
+			continue
+		}
+		l.node.handlers.Go(func() {
+			defer s.Reset(wire.ResetDestroyed)
+			l.node.cfg.Circuit(l.conn.Context(), s)
+		})
+	}
+}
+
+// acquire counts a circuit in; false if the link is dead.
+func (l *Link) acquire() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn.Context().Err() != nil {
+		return false
+	}
+	l.streams++
+	l.empty.Stop()
+	return true
+}
+
+// release counts a circuit out and starts the clock when it was the last.
+func (l *Link) release() {
+	l.mu.Lock()
+	l.streams--
+	last, retiring := l.streams == 0, l.retiring
+	if last && l.conn.Context().Err() == nil {
+		l.empty.Reset(emptyLifetime)
+	}
+	l.mu.Unlock()
+	if last && retiring {
+		l.closeIfEmpty()
+	}
+}
+
+// retire gives the link no new circuits of ours, and ends it when the last one has gone.
+func (l *Link) retire() {
+	l.mu.Lock()
+	l.retiring = true
+	empty := l.streams == 0
+	if empty {
+		// Not at once: the peer may have opened its first circuit on it in this very moment.
+		l.empty.Reset(dialTimeout)
+	}
+	l.mu.Unlock()
+}
+
+func (l *Link) closeIfEmpty() {
+	l.mu.Lock()
+	empty := l.streams == 0
+	l.mu.Unlock()
+	if empty {
+		l.close()
+	}
+}
+
+func (l *Link) close() {
+	l.conn.CloseWithError(quic.ApplicationErrorCode(wire.ResetDestroyed), "")
+	l.mu.Lock()
+	l.empty.Stop()
+	l.mu.Unlock()
+}

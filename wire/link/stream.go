@@ -1,0 +1,61 @@
+package link
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"torproxy/wire"
+)
+
+// Stream is one circuit's bidirectional stream on a link: the stream is the circuit. One goroutine may
+// read and another write; Reset may come from anywhere. Whoever holds a stream ends it with Reset: until
+// then it counts against the link.
+type Stream struct {
+	qs   *quic.Stream
+	link *Link
+	once sync.Once
+}
+
+// Link returns the link that the stream runs on.
+func (s *Stream) Link() *Link { return s.link }
+
+// Read reads what has arrived, at most len(p) bytes. A peer that reset the stream makes it fail with an
+// error that ResetCodeOf understands.
+func (s *Stream) Read(p []byte) (int, error) { return s.qs.Read(p) }
+
+// Peek waits until something has arrived and copies it to p without taking it out: a circuit that idles
+// needs no buffer.
+func (s *Stream) Peek(p []byte) (int, error) { return s.qs.Peek(p) }
+
+// Write writes all of p; it blocks while the peer's window is full.
+func (s *Stream) Write(p []byte) (int, error) { return s.qs.Write(p) }
+
+// SetReadDeadline and SetWriteDeadline bound blocked reads and writes; the error then is
+// os.ErrDeadlineExceeded. The zero time means none.
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.qs.SetReadDeadline(t) }
+
+// SetWriteDeadline is described at SetReadDeadline.
+func (s *Stream) SetWriteDeadline(t time.Time) error { return s.qs.SetWriteDeadline(t) }
+
+// Reset ends both directions at once with one code: the circuit is destroyed at both ends of the link.
+// Only the first call counts. It never blocks.
+func (s *Stream) Reset(code wire.ResetCode) {
+	s.once.Do(func() {
+		s.qs.CancelRead(quic.StreamErrorCode(code))
+		s.qs.CancelWrite(quic.StreamErrorCode(code))
+		s.link.release()
+	})
+}
+
+// ResetCodeOf returns the code with which the peer reset a stream, from the error of a Read or Write on
+// it. ok is false for errors of another kind (a dead link, a deadline).
+func ResetCodeOf(err error) (code wire.ResetCode, ok bool) {
+	var reset *quic.StreamError
+	if errors.As(err, &reset) && reset.Remote {
+		return wire.ResetCode(reset.ErrorCode).Known(), true
+	}
+	return wire.ResetDestroyed, false
+}
