@@ -59,3 +59,47 @@ func ResetCodeOf(err error) (code wire.ResetCode, ok bool) {
 	}
 	return wire.ResetDestroyed, false
 }
+
+// cellBuffer is the buffer of one batch of cells, in either direction: large enough that its cost is
+// shared by many cells, and borrowed only while there are cells.
+type cellBuffer [16 * wire.CellSize]byte
+
+var cellBuffers = sync.Pool{New: func() any { return new(cellBuffer) }}
+
+// ReadCells reads whole cells as they arrive, as many as there are up to 16, and calls f with them; f may
+// change them in place and must not keep them. It returns when reading fails or f does, with that error.
+// While nothing arrives the stream holds no buffer.
+func (s *Stream) ReadCells(f func(cells []byte) error) error {
+	var first [1]byte
+	for {
+		if _, err := s.qs.Peek(first[:]); err != nil {
+			return err
+		}
+		if err := s.readBatch(f); err != nil {
+			return err
+		}
+	}
+}
+
+// readBatch reads until it holds no part of a cell any more.
+func (s *Stream) readBatch(f func(cells []byte) error) error {
+	buf := cellBuffers.Get().(*cellBuffer)
+	defer cellBuffers.Put(buf)
+	have := 0
+	for {
+		n, err := s.qs.Read(buf[have:])
+		have += n
+		if whole := have - have%wire.CellSize; whole > 0 {
+			if err := f(buf[:whole]); err != nil {
+				return err
+			}
+			have = copy(buf[:], buf[whole:have])
+		}
+		if err != nil {
+			return err
+		}
+		if have == 0 {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,165 @@
+// Package mux carries many streams inside one circuit (section 5 of SPEC.md): BEGIN and CONNECTED, DATA
+// under credit, FIN for each direction, END at the end. The same code runs at the client and at the exit;
+// the two differ only in who may say BEGIN.
+//
+//	application         Stream                 Session                      Pipe
+//	Write(p) ---------> out = p --+
+//	Read(p) <---------- in <------|--+
+//	                              |  |
+//	                              |  +-- receive: messages, credit, state <-- open  <-- cells read
+//	                              +----> fill: round robin over the ready --> seal  --> cells written
+//
+// Two goroutines serve a session, a reader and a writer, and the reader never waits for the writer: what
+// must be sent is state of a stream (credit owed, FIN, END), not an entry of a queue, so it has a bound by
+// construction. Nor does the reader ever wait for an application: what an application does not read stays
+// within the credit it was granted. So neither direction can stall the other.
+//
+// The package is pure: cells come from and go to a Pipe, and time enters only through deadlines.
+package mux
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"torproxy/wire"
+)
+
+// Errors of a session and its streams. A stream that was ended returns *wire.EndError instead.
+var (
+	ErrClosed    = errors.New("mux: circuit is closed")
+	ErrBusy      = errors.New("mux: circuit has all the streams it may have")
+	ErrExhausted = errors.New("mux: circuit has used up its stream numbers")
+)
+
+// Bounds that are this side's own affair; those that both sides must agree on stand in package wire.
+const (
+	// maxUnread is what the streams of one circuit may hold together before the greediest is ended.
+	maxUnread = 16 << 20
+	// maxLingering bounds streams refused with END whose END the client has not answered yet.
+	maxLingering = 2 * wire.MaxStreams
+)
+
+// Config is what a Session needs to know.
+type Config struct {
+	// Accept makes this the exit's end: it gets each stream that the client begins. It is called by the
+	// reader and must return at once; the stream must be ended by Close or End. Nil makes this the
+	// client's end.
+	Accept func(s *Stream)
+
+	// Budget bounds the unread bytes of many sessions together. Nil sets no bound.
+	Budget *Budget
+}
+
+// Session is one end of a circuit's streams. Its methods may be called from any goroutine.
+type Session struct {
+	cfg  Config
+	wake chan struct{} // of size 1: the writer has something to do
+
+	in, out atomic.Int64 // bytes of DATA
+
+	mu       sync.Mutex
+	err      error // why it is closed
+	streams  map[uint16]*Stream
+	pipe     Pipe       // while Run runs
+	ready    readyQueue // streams with something to send, each at most once
+	next     uint32     // client: the next stream's number
+	last     uint16     // exit: the number of the newest stream
+	unread   int        // bytes held for applications
+	accepted []*Stream  // begun in the batch being received
+	ended    []func()   // OnDone callbacks due in the batch being received
+}
+
+// NewSession makes one end of a circuit; Run serves it.
+func NewSession(cfg Config) *Session {
+	return &Session{cfg: cfg, wake: make(chan struct{}, 1), streams: map[uint16]*Stream{}, next: 1}
+}
+
+// Open begins a stream to target (HOST:PORT). It does not wait: Stream.Connected does, and data may be
+// written before. ErrBusy and ErrExhausted ask for another circuit.
+func (s *Session) Open(kind wire.Kind, target string) (*Stream, error) {
+	if target == "" || len(target) > wire.MaxTarget {
+		return nil, errors.New("mux: target's length is out of range")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return nil, s.err
+	case len(s.streams) >= wire.MaxStreams:
+		return nil, ErrBusy
+	case s.next > 0xffff:
+		return nil, ErrExhausted
+	}
+	st := newStream(s, uint16(s.next), kind, target)
+	s.next += 2
+	s.streams[st.id] = st
+	st.beginDue = true
+	s.enqueue(st)
+	return st, nil
+}
+
+// Streams returns how many streams are open.
+func (s *Session) Streams() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
+}
+
+// Bytes returns how many bytes of DATA came in and went out, for people to look at.
+func (s *Session) Bytes() (in, out int64) { return s.in.Load(), s.out.Load() }
+
+// Close ends the session and every stream; Run returns. err is what readers and writers get; nil stands
+// for ErrClosed. Only the first call counts.
+func (s *Session) Close(err error) {
+	if err == nil {
+		err = ErrClosed
+	}
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = err
+	for _, st := range s.streams {
+		st.fail(err)
+		st.drop()
+	}
+	clear(s.streams)
+	s.ready = readyQueue{}
+	ended, pipe := s.takeEnded(), s.pipe
+	s.mu.Unlock()
+	for _, f := range ended {
+		f()
+	}
+	s.wakeWriter()
+	if pipe != nil {
+		pipe.Reset(resetCode(err))
+	}
+}
+
+func (s *Session) exit() bool { return s.cfg.Accept != nil }
+
+// enqueue gives a stream its turn at the writer. s.mu is held.
+func (s *Session) enqueue(st *Stream) {
+	if st.queued || s.err != nil {
+		return
+	}
+	st.queued = true
+	s.ready.push(st)
+	s.wakeWriter()
+}
+
+func (s *Session) wakeWriter() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// takeEnded hands out the callbacks that became due, to be called without the lock. s.mu is held.
+func (s *Session) takeEnded() []func() {
+	due := s.ended
+	s.ended = nil
+	return due
+}

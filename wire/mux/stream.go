@@ -1,0 +1,312 @@
+package mux
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"torproxy/wire"
+)
+
+// ErrDeadline is what reads and writes return after their deadline; its Timeout method says true.
+var ErrDeadline error = deadlineError{}
+
+type deadlineError struct{}
+
+func (deadlineError) Error() string   { return "mux: deadline exceeded" }
+func (deadlineError) Timeout() bool   { return true }
+func (deadlineError) Temporary() bool { return true }
+
+// ErrWriteClosed is returned by writes after CloseWrite.
+var ErrWriteClosed = errors.New("mux: write after CloseWrite")
+
+// Stream is one end of a byte pipe inside a circuit. One goroutine may read and another write at the same
+// time; the other methods may be called from anywhere. Its holder ends it with Close or End.
+type Stream struct {
+	session *Session
+	id      uint16
+	kind    wire.Kind
+	target  string
+
+	connected chan struct{} // closed by CONNECTED, or by the end
+	readable  signal
+	writable  signal
+	readBy    deadline
+	writeBy   deadline
+	reading   sync.Mutex // one Read or WriteTo at a time
+	writing   sync.Mutex // one Write at a time
+
+	// The rest is under session.mu.
+	onDone func()
+	err    error // why it is over for the application; nil while it lives
+	eof    bool  // no more bytes will come than those in the queue
+
+	in       queue // bytes for the application
+	credit   int   // bytes that the peer may still send
+	window   int   // what credit and unread bytes together should come to
+	owed     int   // credit to grant with the next WINDOW
+	out      []byte
+	sendable int // bytes that the peer still takes
+
+	queued                          bool    // in session.ready
+	behind                          *Stream // in session.ready
+	beginDue, connectDue            bool    // to be sent
+	finDue, endDue                  bool
+	reason                          wire.Reason // of the END to be sent
+	isConnected                     bool        // CONNECTED was sent or received
+	finSent, finRecv, endSent, gone bool
+	endRecv                         bool
+}
+
+func newStream(s *Session, id uint16, kind wire.Kind, target string) *Stream {
+	return &Stream{
+		session: s, id: id, kind: kind, target: target,
+		connected: make(chan struct{}), readable: newSignal(), writable: newSignal(),
+		credit: wire.InitialCredit, window: wire.InitialCredit, sendable: wire.InitialCredit,
+	}
+}
+
+// Kind and Target are what the stream's BEGIN asked for.
+func (st *Stream) Kind() wire.Kind { return st.kind }
+
+// Target is HOST:PORT as the client wrote it; the exit judges it.
+func (st *Stream) Target() string { return st.target }
+
+// Connected waits until the exit has answered: nil when the destination is connected, a *wire.EndError
+// when it is not. The stream stays open when ctx ends first.
+func (st *Stream) Connected(ctx context.Context) error {
+	select {
+	case <-st.connected:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	st.session.mu.Lock()
+	defer st.session.mu.Unlock()
+	if st.isConnected {
+		return nil
+	}
+	return st.err
+}
+
+// Connect answers BEGIN with CONNECTED; the exit calls it once, when the destination is connected.
+func (st *Stream) Connect() {
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.exit() && !st.isConnected && !st.connectDue && !st.endDue && st.err == nil {
+		st.connectDue = true
+		s.enqueue(st)
+	}
+}
+
+// OnDone calls f once, in a goroutine that must not be held up, when the peer has ended the stream or the
+// circuit is gone: there is nobody left to work for. f is called at once if that is so already.
+func (st *Stream) OnDone(f func()) {
+	s := st.session
+	s.mu.Lock()
+	over := st.endRecv || s.err != nil
+	if !over {
+		st.onDone = f
+	}
+	s.mu.Unlock()
+	if over {
+		f()
+	}
+}
+
+// Read reads at least one byte. io.EOF follows the peer's last byte; a stream that ended otherwise gives
+// what had arrived before, then its *wire.EndError, or ErrClosed if the circuit broke.
+func (st *Stream) Read(p []byte) (int, error) {
+	st.reading.Lock()
+	defer st.reading.Unlock()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := st.awaitBytes(); err != nil {
+		return 0, err
+	}
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := st.in.read(p)
+	st.consumed(n)
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo without an extra copy.
+func (st *Stream) WriteTo(w io.Writer) (total int64, err error) {
+	st.reading.Lock()
+	defer st.reading.Unlock()
+	s := st.session
+	for {
+		if err := st.awaitBytes(); err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return total, err
+		}
+		s.mu.Lock()
+		b := st.in.pop()
+		s.mu.Unlock()
+		if b == nil {
+			continue // the stream was ended in between
+		}
+		n, err := w.Write(b.bytes())
+		s.mu.Lock()
+		st.consumed(b.len())
+		s.mu.Unlock()
+		b.free()
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// awaitBytes blocks until there is something to read: nil, or why nothing will come.
+func (st *Stream) awaitBytes() error {
+	s := st.session
+	for {
+		s.mu.Lock()
+		empty, eof, err := st.in.size == 0, st.eof, st.err
+		s.mu.Unlock()
+		switch {
+		case !empty:
+			if st.readBy.passed() {
+				return ErrDeadline
+			}
+			return nil
+		case eof:
+			return io.EOF
+		case err != nil:
+			return err
+		}
+		select {
+		case <-st.readable:
+		case <-st.readBy.wait():
+			return ErrDeadline
+		}
+	}
+}
+
+// Write hands p to the writer and returns when all of it has gone into cells; it blocks while the peer
+// grants no credit. Data may be written before the stream is connected.
+func (st *Stream) Write(p []byte) (int, error) {
+	st.writing.Lock()
+	defer st.writing.Unlock()
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := st.writeErr(); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	st.out = p
+	if st.sendable > 0 {
+		s.enqueue(st)
+	}
+	for len(st.out) > 0 {
+		if err := st.writeErr(); err != nil {
+			return st.unsent(p), err
+		}
+		s.mu.Unlock()
+		expired := false
+		select {
+		case <-st.writable:
+		case <-st.writeBy.wait():
+			expired = true
+		}
+		s.mu.Lock()
+		if expired && len(st.out) > 0 {
+			return st.unsent(p), ErrDeadline
+		}
+	}
+	return len(p), nil
+}
+
+// unsent takes back what the writer has not sent yet and returns how much it has. session.mu is held.
+func (st *Stream) unsent(p []byte) int {
+	n := len(p) - len(st.out)
+	st.out = nil
+	return n
+}
+
+func (st *Stream) writeErr() error {
+	switch {
+	case st.err != nil:
+		return st.err
+	case st.endRecv:
+		return &wire.EndError{Reason: wire.ReasonDone, Remote: true}
+	case st.finDue || st.finSent:
+		return ErrWriteClosed
+	case st.writeBy.passed():
+		return ErrDeadline
+	}
+	return nil
+}
+
+// ReadFrom implements io.ReaderFrom with a borrowed buffer of many cells' bytes.
+func (st *Stream) ReadFrom(r io.Reader) (total int64, err error) {
+	buf := batches.Get().(*batch)
+	defer batches.Put(buf)
+	for {
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			m, err := st.Write(buf[:n])
+			total += int64(m)
+			if err != nil {
+				return total, err
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// CloseWrite says that no more will be written (FIN); reading goes on. It does not block.
+func (st *Stream) CloseWrite() error {
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := st.err; err != nil {
+		return err
+	}
+	if !st.finDue && !st.finSent && !st.endDue {
+		st.finDue = true
+		s.enqueue(st)
+	}
+	return nil
+}
+
+// Close ends the stream for both directions: what was written is delivered, what was not read is thrown
+// away. It does not block, and only the first call of Close or End counts.
+func (st *Stream) Close() error {
+	st.End(wire.ReasonDone)
+	return nil
+}
+
+// End ends the stream and tells the peer why.
+func (st *Stream) End(reason wire.Reason) {
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.end(reason, &wire.EndError{Reason: reason})
+}
+
+// SetDeadline, SetReadDeadline and SetWriteDeadline work as those of net.Conn, with ErrDeadline.
+func (st *Stream) SetDeadline(t time.Time) error {
+	st.readBy.set(t)
+	st.writeBy.set(t)
+	return nil
+}
+
+// SetReadDeadline is described at SetDeadline.
+func (st *Stream) SetReadDeadline(t time.Time) error { st.readBy.set(t); return nil }
+
+// SetWriteDeadline is described at SetDeadline.
+func (st *Stream) SetWriteDeadline(t time.Time) error { st.writeBy.set(t); return nil }
