@@ -1,5 +1,8 @@
+//go:build purego || !amd64
+
 package polyval
 
+// accelerated says whether initAsm, updateAsm and dotAsm may be called.
 const accelerated = false
 
 func initAsm(*Key, *[BlockSize]byte) { panic("polyval: no assembly in this build") }

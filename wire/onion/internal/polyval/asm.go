@@ -1,0 +1,21 @@
+//go:build !purego && amd64
+
+package polyval
+
+// The three functions below are in polyval_amd64.s. They need the instructions that
+// accelerated stands for.
+
+// initAsm is Init.
+//
+//go:noescape
+func initAsm(k *Key, h *[BlockSize]byte)
+
+// updateAsm absorbs data, whole blocks, and then the block last unless it is nil.
+//
+//go:noescape
+func updateAsm(k *Key, acc *[BlockSize]byte, data []byte, last *[BlockSize]byte)
+
+// dotAsm is Dot.
+//
+//go:noescape
+func dotAsm(acc, h *[BlockSize]byte)
