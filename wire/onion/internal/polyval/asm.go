@@ -1,8 +1,8 @@
-//go:build !purego && amd64
+//go:build !purego && (amd64 || arm64)
 
 package polyval
 
-// The three functions below are in polyval_amd64.s. They need the instructions that
+// The three functions below are in polyval_amd64.s and polyval_arm64.s. They need the instructions that
 // accelerated stands for.
 
 // initAsm is Init.
