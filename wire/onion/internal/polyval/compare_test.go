@@ -2,8 +2,8 @@ package polyval
 
 import (
 	"bytes"
+	"fmt"
 	"math/big"
-	"math/bits"
 	"math/rand/v2"
 	"testing"
 )
@@ -132,7 +132,7 @@ func TestInit(t *testing.T) {
 				want.fold[i] = want.power[i].lo ^ want.power[i].hi
 			}
 			if k != want {
-				t.Errorf("%s: Init(%x) = %x, want %x", im.name, h, k, want)
+				t.Errorf("%s: Init(%x) = %x, %x, want %x, %x", im.name, h, k.power, k.fold, want.power, want.fold)
 			}
 		}
 	}
@@ -222,7 +222,7 @@ func TestRandom(t *testing.T) {
 	data := make([]byte, longest)
 	for _, h := range keys {
 		r.Read(data)
-		start, n := randomBlock(r), int(bits.RotateLeft64(r.Uint64(), 7)%(longest+1))
+		start, n := randomBlock(r), r.Uint64()%(longest+1)
 		checkAgree(t, h, start, data[:n])
 	}
 }
@@ -247,6 +247,19 @@ func checkAgree(t *testing.T, h, start [BlockSize]byte, data []byte) {
 		}
 		if product != wantDot {
 			t.Errorf("%s: dot(%x, %x) = %x, want %x", im.name, start, h, product, wantDot)
+		}
+	}
+}
+
+// TestRedacted checks that no verb prints a key.
+func TestRedacted(t *testing.T) {
+	var k Key
+	k.Init(&[BlockSize]byte{0: 0xab})
+	for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%d", "%s"} {
+		for _, got := range []string{fmt.Sprintf(verb, k), fmt.Sprintf(verb, &k)} {
+			if got != "(redacted)" {
+				t.Errorf("%s prints %q", verb, got)
+			}
 		}
 	}
 }

@@ -16,6 +16,11 @@
 // key or the data, only on the length of the data.
 package polyval
 
+import (
+	"fmt"
+	"io"
+)
+
 // BlockSize is the size of a key, of a block and of a hash, in bytes.
 const BlockSize = 16
 
@@ -29,6 +34,9 @@ type Key struct {
 	power [aggregate]element // power[i] is H^(i+1)
 	fold  [aggregate]uint64  // fold[i] is power[i].lo ^ power[i].hi, for Karatsuba's middle product
 }
+
+// Format prints "(redacted)", whatever the verb.
+func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, "(redacted)") }
 
 // An element is a member of the field; lo holds the coefficients of x^0 (least significant bit) to x^63.
 // The assembly knows this layout and Key's.

@@ -12,7 +12,7 @@
 #define T1 X4
 #define T2 X5
 #define T3 X6
-#define POLY X7 // lower half: x^63 + x^62 + x^57, the modulus's x^127 + x^126 + x^121 without x^64
+#define POLY X7 // lower half: x^63 + x^62 + x^57, which are the modulus's x^127 + x^126 + x^121
 #define SUM X8
 
 // Offsets in Key: power[i] is H^(i+1), fold[i] is its halves' sum.

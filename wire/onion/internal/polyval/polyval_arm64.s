@@ -8,7 +8,7 @@
 #define LO V0
 #define MID V1
 #define HI V2
-#define POLY V3 // lower half: x^63 + x^62 + x^57, the modulus's x^127 + x^126 + x^121 without x^64
+#define POLY V3 // lower half: x^63 + x^62 + x^57, which are the modulus's x^127 + x^126 + x^121
 #define ZERO V4
 #define SUM V5
 #define T0 V6
