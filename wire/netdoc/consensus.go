@@ -3,8 +3,7 @@ package netdoc
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
+	"sort"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -15,14 +14,6 @@ import (
 // ClockSkew is how far before a consensus' valid-after a clock may be: clocks differ, and authorities
 // hand a consensus out as soon as it is signed.
 const ClockSkew = 30 * time.Second
-
-// ConsensusParams are the parameters that authorities vote on.
-type ConsensusParams struct {
-	MinRelays        int      // relays that must run before a client builds circuits
-	PerAddress       int      // relays on one IP address; 0: no limit
-	SubnetRule       bool     // no two hops of a circuit in one subnet
-	OnionKeyLifetime Duration // whole milliseconds
-}
 
 // Consensus is what a quorum of authorities says of the network for one round. One that was parsed is
 // immutable and safe for concurrent use.
@@ -39,19 +30,6 @@ type Consensus struct {
 	digest Digest
 }
 
-// Relay is one relay of a consensus: all that a client needs to put it into a path.
-type Relay struct {
-	ID         wire.ID
-	Descriptor Digest
-	Nickname   string
-	Addresses  []netip.AddrPort // 1 to MaxAddresses, the preferred first
-	OnionKeys  []OnionKey       // 1 to MaxOnionKeys, the current first
-	Policy     Policy
-	Family     []wire.ID // what the relay declared, ascending; a family holds if both sides declare it
-	Weight     uint64    // bytes per second, for choosing among relays
-	Flags      Flags     // Running is always set
-}
-
 type consensusDoc struct {
 	Version    uint64            `cbor:"1,keyasint"`
 	Network    string            `cbor:"2,keyasint"`
@@ -63,24 +41,8 @@ type consensusDoc struct {
 	Relays     []cbor.RawMessage `cbor:"8,keyasint"`
 }
 
-type paramsDoc struct {
-	MinRelays        uint64 `cbor:"1,keyasint"`
-	PerAddress       uint64 `cbor:"2,keyasint"`
-	SubnetRule       bool   `cbor:"3,keyasint"`
-	OnionKeyLifetime int64  `cbor:"4,keyasint"` // milliseconds
-}
-
-type relayDoc struct {
-	ID         wire.ID    `cbor:"1,keyasint"`
-	Descriptor Digest     `cbor:"2,keyasint"`
-	Nickname   string     `cbor:"3,keyasint"`
-	Addresses  [][]byte   `cbor:"4,keyasint"`
-	OnionKeys  []OnionKey `cbor:"5,keyasint"`
-	Policy     string     `cbor:"6,keyasint"`
-	Family     []wire.ID  `cbor:"7,keyasint"`
-	Weight     uint64     `cbor:"8,keyasint"`
-	Flags      Flags      `cbor:"9,keyasint"`
-}
+// maxConsensusDoc leaves room in an envelope for the signatures of MaxAuthorities, each of 102 bytes.
+const maxConsensusDoc = MaxConsensus - MaxAuthorities*128
 
 // Encode checks the consensus and returns the document's bytes, which authorities sign. All authorities
 // that tally the same votes get the same bytes.
@@ -92,7 +54,7 @@ func (c *Consensus) Encode() ([]byte, error) {
 	for i := range c.Relays {
 		relays[i] = c.Relays[i].encode()
 	}
-	return encode(&consensusDoc{
+	doc := encode(&consensusDoc{
 		Version:    Version,
 		Network:    c.Network,
 		ValidAfter: c.ValidAfter,
@@ -101,7 +63,11 @@ func (c *Consensus) Encode() ([]byte, error) {
 		Params:     c.Params.doc(),
 		Voters:     c.Voters,
 		Relays:     relays,
-	}), nil
+	})
+	if len(doc) > maxConsensusDoc {
+		return nil, kindConsensus.fail(ErrTooLarge)
+	}
+	return doc, nil
 }
 
 // ParseConsensus reads a consensus' envelope, which carries the valid signatures of a quorum of the
@@ -181,17 +147,12 @@ func (c *Consensus) Digest() Digest { return c.digest }
 
 // Relay returns the relay of that ID. The result is part of the consensus: the caller must not change it.
 func (c *Consensus) Relay(id wire.ID) (*Relay, bool) {
-	i, ok := slices.BinarySearchFunc(c.Relays, id, func(r Relay, id wire.ID) int { return CompareIDs(r.ID, id) })
+	i, ok := sort.Find(len(c.Relays), func(i int) int { return CompareIDs(id, c.Relays[i].ID) })
 	if !ok {
 		return nil, false
 	}
 	return &c.Relays[i], true
 }
-
-// OnionKey returns the key that clients build circuits with: the relay's current one. Every client of a
-// consensus uses the same, so that the choice tells nothing of a client's clock; the relay keeps the key
-// until well after the last consensus that lists it.
-func (r *Relay) OnionKey() []byte { return r.OnionKeys[0].Public }
 
 // Check returns a *ClockError if now lies before valid-after by more than ClockSkew, or after valid-until.
 func (c *Consensus) Check(now time.Time) error {
@@ -251,101 +212,6 @@ func (c *Consensus) check() error {
 		if err := c.Relays[i].check(); err != nil {
 			return fmt.Errorf("relay %s: %w", c.Relays[i].ID.Short(), err)
 		}
-	}
-	return nil
-}
-
-func (r *Relay) check() error {
-	err := first(
-		field("id", checkID(r.ID)),
-		field("descriptor", checkDigest(r.Descriptor)),
-		field("nickname", checkNickname(r.Nickname)),
-		field("addresses", checkAddresses(r.Addresses)),
-		field("onion keys", checkOnionKeys(r.OnionKeys)),
-		field("policy", r.Policy.check()),
-		field("family", checkFamily(r.ID, r.Family)),
-		field("weight", checkBandwidth(r.Weight)),
-		field("flags", r.Flags.check()),
-	)
-	switch {
-	case err != nil:
-		return err
-	case !r.Flags.Has(Running):
-		return errors.New("flags: not Running")
-	case r.Flags.Has(Exit) && !r.Policy.IsExit():
-		return errors.New("flags: Exit, with a policy that accepts nothing")
-	}
-	return nil
-}
-
-func (r *Relay) encode() []byte {
-	return encode(&relayDoc{
-		ID:         r.ID,
-		Descriptor: r.Descriptor,
-		Nickname:   r.Nickname,
-		Addresses:  appendAddresses(r.Addresses),
-		OnionKeys:  r.OnionKeys,
-		Policy:     r.Policy.String(),
-		Family:     r.Family,
-		Weight:     r.Weight,
-		Flags:      r.Flags,
-	})
-}
-
-func (r *Relay) decode(b []byte) error {
-	var w relayDoc
-	if err := decode(shortLists, b, &w); err != nil {
-		return err
-	}
-	addresses, err := parseAddresses(w.Addresses)
-	if err != nil {
-		return field("addresses", err)
-	}
-	policy, err := parseCanonicalPolicy(w.Policy)
-	if err != nil {
-		return field("policy", err)
-	}
-	*r = Relay{
-		ID: w.ID, Descriptor: w.Descriptor, Nickname: w.Nickname, Addresses: addresses, OnionKeys: w.OnionKeys,
-		Policy: policy, Family: w.Family, Weight: w.Weight, Flags: w.Flags,
-	}
-	return nil
-}
-
-func (p ConsensusParams) doc() paramsDoc {
-	return paramsDoc{
-		MinRelays:        uint64(p.MinRelays),
-		PerAddress:       uint64(p.PerAddress),
-		SubnetRule:       p.SubnetRule,
-		OnionKeyLifetime: time.Duration(p.OnionKeyLifetime).Milliseconds(),
-	}
-}
-
-func (w paramsDoc) parse() (ConsensusParams, error) {
-	if w.MinRelays > MaxRelays || w.PerAddress > MaxRelays {
-		return ConsensusParams{}, fmt.Errorf("a number of relays above %d", MaxRelays)
-	}
-	if w.OnionKeyLifetime > maxLifetime.Milliseconds() {
-		return ConsensusParams{}, errors.New("an onion key's lifetime of more than a year")
-	}
-	p := ConsensusParams{
-		MinRelays:        int(w.MinRelays),
-		PerAddress:       int(w.PerAddress),
-		SubnetRule:       w.SubnetRule,
-		OnionKeyLifetime: Duration(time.Duration(w.OnionKeyLifetime) * time.Millisecond),
-	}
-	return p, p.check()
-}
-
-func (p ConsensusParams) check() error {
-	life := time.Duration(p.OnionKeyLifetime)
-	switch {
-	case p.MinRelays < 0 || p.MinRelays > MaxRelays:
-		return fmt.Errorf("minimum of relays: %d outside 0 to %d", p.MinRelays, MaxRelays)
-	case p.PerAddress < 0 || p.PerAddress > MaxRelays:
-		return fmt.Errorf("relays per address: %d outside 0 to %d", p.PerAddress, MaxRelays)
-	case life < time.Millisecond || life > maxLifetime || life%time.Millisecond != 0:
-		return fmt.Errorf("onion key lifetime: %v is not a whole number of milliseconds up to a year", life)
 	}
 	return nil
 }

@@ -1,10 +1,12 @@
 package netdoc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"torproxy/wire"
 )
@@ -13,8 +15,8 @@ import (
 
 const maxTime = 253402300799999 // Unix milliseconds: the end of the year 9999
 
-// Small-order public keys with the sign bit cleared: for these, anyone can make signatures. Together with
-// the bound below the field prime they are all; 0 and 1 are told apart by the last byte only.
+// The public keys of small order, with the sign bit cleared: anyone can make signatures for these. Their
+// other spellings, with a y coordinate of p or more, fall to checkID's last rule.
 var smallOrder = [...]wire.ID{
 	{},
 	{0: 1},
@@ -41,10 +43,8 @@ func checkID(id wire.ID) error {
 	if id[31] != 0x7f || id[0] < 0xed {
 		return nil
 	}
-	for _, b := range id[1:31] {
-		if b != 0xff {
-			return nil
-		}
+	if bytes.Count(id[1:31], []byte{0xff}) < 30 {
+		return nil
 	}
 	return errors.New("an ID that is not reduced")
 }
@@ -108,15 +108,13 @@ func checkAddresses(list []netip.AddrPort) error {
 	if len(list) < 1 || len(list) > MaxAddresses {
 		return fmt.Errorf("%d in place of 1 to %d", len(list), MaxAddresses)
 	}
-	seen := make(map[netip.AddrPort]bool, len(list))
-	for _, a := range list {
+	for i, a := range list {
 		if err := checkAddress(a); err != nil {
 			return err
 		}
-		if seen[a] {
+		if slices.Contains(list[:i], a) {
 			return errors.New("one address twice")
 		}
-		seen[a] = true
 	}
 	return nil
 }

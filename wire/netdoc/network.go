@@ -26,45 +26,12 @@ type Authority struct {
 	Addresses []netip.AddrPort // 1 to MaxAddresses
 }
 
-// Params are the network's parameters. All durations are whole milliseconds.
-type Params struct {
-	Round            Duration // from one consensus to the next
-	Start            int64    // Unix milliseconds of the first round; 0: rounds have always run
-	InitialRound     Duration // length of the first InitialRounds rounds after Start
-	InitialRounds    int      // 0: none; else Start is set
-	Valid            Duration // how long a consensus is valid; 0: three rounds, at least a minute
-	MinRelays        int      // relays that must run before a client builds circuits
-	PerAddress       int      // relays on one IP address; 0: no limit
-	SubnetRule       bool     // no two hops of a circuit in one subnet
-	OnionKeyLifetime Duration // how long a relay announces an onion key as its current one
-}
-
-// Bounds of parameters.
-const (
-	minRound         = 100 * time.Millisecond
-	maxRound         = 7 * 24 * time.Hour
-	minInitialRound  = 10 * time.Millisecond
-	maxInitialRounds = 1000
-	maxValid         = 10 * maxRound
-	maxLifetime      = 365 * 24 * time.Hour
-)
-
 // Faulty returns how many of n authorities may be faulty.
 func Faulty(n int) int { return max(0, (n-1)/3) }
 
 // Quorum returns how many of n authorities must sign a consensus. Two quorums share more authorities than
 // may be faulty.
 func Quorum(n int) int { return n - Faulty(n) }
-
-// Consensus returns the parameters that an authority with this network file votes for.
-func (p Params) Consensus() ConsensusParams {
-	return ConsensusParams{
-		MinRelays:        p.MinRelays,
-		PerAddress:       p.PerAddress,
-		SubnetRule:       p.SubnetRule,
-		OnionKeyLifetime: p.OnionKeyLifetime,
-	}
-}
 
 // Authority returns the authority of that ID. The result is part of the network: the caller must not
 // change it.
@@ -105,8 +72,8 @@ func (n *Network) checkVoters(votes []VoteRef) error {
 	return nil
 }
 
-// Check returns what is wrong with a network, named as in the network file. Marshal writes only networks
-// that pass, ParseNetwork returns only such.
+// Check returns what is wrong with a network, in the names of the network file. ParseNetwork returns only
+// networks that pass.
 func (n *Network) Check() error {
 	if n.Version != Version {
 		return fmt.Errorf("netdoc: network file: version: %d is not known, only %d", n.Version, Version)
@@ -155,66 +122,6 @@ func (n *Network) checkAuthorities() error {
 	return nil
 }
 
-func (p Params) check() error {
-	initial := errors.New("initial_rounds, initial_round and start go together: all three, or none but start")
-	if p.InitialRounds != 0 && (p.Start == 0 || p.InitialRound == 0) || p.InitialRounds == 0 && p.InitialRound != 0 {
-		return field("parameters", initial)
-	}
-	var start, initialRound, valid error
-	if p.Start != 0 {
-		start = checkTime(p.Start)
-	}
-	if p.InitialRound != 0 {
-		initialRound = checkDuration(p.InitialRound, minInitialRound, time.Duration(p.Round))
-	}
-	if p.Valid != 0 {
-		valid = checkDuration(p.Valid, time.Duration(p.Round), maxValid)
-	}
-	return first(
-		field("parameters.round", checkDuration(p.Round, minRound, maxRound)),
-		field("parameters.start", start),
-		field("parameters.initial_round", initialRound),
-		field("parameters.initial_rounds", checkCount(p.InitialRounds, maxInitialRounds)),
-		field("parameters.valid", valid),
-		field("parameters.min_relays", checkCount(p.MinRelays, MaxRelays)),
-		field("parameters.per_address", checkCount(p.PerAddress, MaxRelays)),
-		field("parameters.onion_key_lifetime", checkDuration(p.OnionKeyLifetime, time.Millisecond, maxLifetime)),
-	)
-}
-
-func checkCount(n, max int) error {
-	if n < 0 || n > max {
-		return fmt.Errorf("%d outside 0 to %d", n, max)
-	}
-	return nil
-}
-
-func checkDuration(d Duration, low, high time.Duration) error {
-	if t := time.Duration(d); t < low || t > high || t%time.Millisecond != 0 {
-		return fmt.Errorf("%v is not a whole number of milliseconds from %v to %v", t, low, high)
-	}
-	return nil
-}
-
-// Duration is a time.Duration that is written as text, "5s", as people write it.
-type Duration time.Duration
-
-// String returns the text form of time.Duration.
-func (d Duration) String() string { return time.Duration(d).String() }
-
-// MarshalText implements encoding.TextMarshaler with String's form.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler: what time.ParseDuration reads.
-func (d *Duration) UnmarshalText(text []byte) error {
-	parsed, err := time.ParseDuration(string(text))
-	if err != nil {
-		return fmt.Errorf("%.80q is not a duration such as 5s or 1h30m", text)
-	}
-	*d = Duration(parsed)
-	return nil
-}
-
 // The file's form, in the order in which Marshal writes it.
 type (
 	networkFile struct {
@@ -230,7 +137,7 @@ type (
 	}
 	paramsFile struct {
 		Round            Duration `json:"round"`
-		Start            string   `json:"start,omitempty"`
+		Start            start    `json:"start,omitempty"`
 		InitialRound     Duration `json:"initial_round,omitempty"`
 		InitialRounds    int      `json:"initial_rounds,omitempty"`
 		Valid            Duration `json:"valid,omitempty"`
@@ -246,6 +153,7 @@ type (
 func (n *Network) Marshal() []byte {
 	f := networkFile{Version: n.Version, Name: n.Name, Parameters: paramsFile{
 		Round:            n.Params.Round,
+		Start:            start(n.Params.Start),
 		InitialRound:     n.Params.InitialRound,
 		InitialRounds:    n.Params.InitialRounds,
 		Valid:            n.Params.Valid,
@@ -254,9 +162,6 @@ func (n *Network) Marshal() []byte {
 		SubnetRule:       n.Params.SubnetRule,
 		OnionKeyLifetime: n.Params.OnionKeyLifetime,
 	}}
-	if n.Params.Start != 0 {
-		f.Parameters.Start = time.UnixMilli(n.Params.Start).UTC().Format(time.RFC3339Nano)
-	}
 	for _, a := range n.Authorities {
 		f.Authorities = append(f.Authorities, authorityFile(a))
 	}
@@ -276,7 +181,10 @@ func ParseNetwork(data []byte) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netdoc: network file: %w", err)
 	}
-	return n, n.Check()
+	if err := n.Check(); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 func parseNetwork(data []byte) (*Network, error) {
@@ -324,9 +232,8 @@ func parseParams(path string, raw json.RawMessage) (p Params, err error) {
 	if err != nil {
 		return Params{}, err
 	}
-	var start string
 	o.take("round", &p.Round, required)
-	o.take("start", &start, optional)
+	o.take("start", (*start)(&p.Start), optional)
 	o.take("initial_round", &p.InitialRound, optional)
 	o.take("initial_rounds", &p.InitialRounds, optional)
 	o.take("valid", &p.Valid, optional)
@@ -334,22 +241,23 @@ func parseParams(path string, raw json.RawMessage) (p Params, err error) {
 	o.take("per_address", &p.PerAddress, required)
 	o.take("subnet_rule", &p.SubnetRule, required)
 	o.take("onion_key_lifetime", &p.OnionKeyLifetime, required)
-	if err := o.end(); err != nil {
-		return Params{}, err
-	}
-	if start != "" {
-		p.Start, err = parseStart(start)
-	}
-	return p, field(path+".start", err)
+	return p, o.end()
 }
 
-func parseStart(s string) (int64, error) {
-	t, err := time.Parse(time.RFC3339Nano, s)
+// start is the time of the first round, in Unix milliseconds, written as people write times.
+type start int64
+
+func (s start) MarshalText() ([]byte, error) {
+	return []byte(time.UnixMilli(int64(s)).UTC().Format(time.RFC3339Nano)), nil
+}
+
+func (s *start) UnmarshalText(text []byte) error {
+	t, err := time.Parse(time.RFC3339Nano, string(text))
 	if err != nil || t.Nanosecond()%int(time.Millisecond) != 0 {
-		return 0, fmt.Errorf("%.80q is not a time such as 2026-01-31T12:00:00Z, to the millisecond", s)
+		return fmt.Errorf("%.80q is not a time such as 2026-01-31T12:00:00Z, to the millisecond", text)
 	}
-	if t.UnixMilli() == 0 {
-		return 0, errors.New("the year 1970 means nothing here; leave it out")
+	if *s = start(t.UnixMilli()); *s == 0 {
+		return errors.New("the start of 1970 means no start; leave it out")
 	}
-	return t.UnixMilli(), nil
+	return nil
 }

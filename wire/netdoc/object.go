@@ -103,7 +103,7 @@ func (o *object) fail(key string, err error) error {
 // plain says a type error without the names of Go.
 func plain(err error) error {
 	if bad, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%s is of the wrong type", bad.Value)
+		return fmt.Errorf("a JSON %s cannot stand here", bad.Value)
 	}
 	return err
 }

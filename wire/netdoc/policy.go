@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,6 +12,7 @@ import (
 // and no match is reject. The zero value rejects all. A Policy is immutable and safe for concurrent use.
 type Policy struct {
 	rules []rule
+	text  string // the canonical form
 }
 
 type rule struct {
@@ -56,6 +56,7 @@ func parsePolicy(s string) (Policy, error) {
 		}
 		p.rules = append(p.rules, r)
 	}
+	p.text = writeRules(p.rules)
 	return p, p.check()
 }
 
@@ -65,15 +66,15 @@ func parseCanonicalPolicy(s string) (Policy, error) {
 		return Policy{}, fmt.Errorf("%d bytes are more than %d", len(s), MaxPolicyText)
 	}
 	p, err := parsePolicy(s)
-	if err == nil && p.String() != s {
+	if err == nil && p.text != s {
 		err = errors.New("not in canonical form")
 	}
 	return p, err
 }
 
 func (p Policy) check() error {
-	if n := len(p.String()); n > MaxPolicyText {
-		return fmt.Errorf("%d bytes are more than %d", n, MaxPolicyText)
+	if len(p.text) > MaxPolicyText {
+		return fmt.Errorf("%d bytes are more than %d", len(p.text), MaxPolicyText)
 	}
 	return nil
 }
@@ -183,9 +184,14 @@ func parseNumber(s string, max int) (int, error) {
 
 // String returns the canonical form, which ParsePolicy reads back to an equal policy; that of the zero
 // value is empty.
-func (p Policy) String() string {
+func (p Policy) String() string { return p.text }
+
+// Equal reports whether both policies have the same rules.
+func (p Policy) Equal(q Policy) bool { return p.text == q.text }
+
+func writeRules(rules []rule) string {
 	var b strings.Builder
-	for i, r := range p.rules {
+	for i, r := range rules {
 		if i > 0 {
 			b.WriteByte(',')
 		}
@@ -195,7 +201,11 @@ func (p Policy) String() string {
 }
 
 func (r *rule) write(b *strings.Builder) {
-	b.WriteString(map[bool]string{true: "accept ", false: "reject "}[r.accept])
+	if r.accept {
+		b.WriteString("accept ")
+	} else {
+		b.WriteString("reject ")
+	}
 	switch r.host {
 	case hostAny:
 		b.WriteByte('*')
@@ -222,9 +232,6 @@ func (r *rule) write(b *strings.Builder) {
 	}
 }
 
-// Equal reports whether both policies have the same rules.
-func (p Policy) Equal(q Policy) bool { return slices.Equal(p.rules, q.rules) }
-
 // Allows reports whether the policy accepts a connection to that address and port. The address is the one
 // that is really dialled. An IPv4-mapped address is judged as its IPv4 address; an address that carries
 // IPv4 addresses (NAT64, 6to4, Teredo) is accepted only if these are accepted too. An address with a zone
@@ -246,9 +253,9 @@ func (p Policy) Allows(to netip.AddrPort) bool {
 }
 
 func (p Policy) accepts(addr netip.Addr, port uint16) bool {
-	isSpecial := isSpecial(addr)
+	special := IsSpecial(addr)
 	for i := range p.rules {
-		if r := &p.rules[i]; r.hasPort(port) && r.matches(addr, isSpecial) {
+		if r := &p.rules[i]; r.hasPort(port) && r.matches(addr, special) {
 			return r.accept
 		}
 	}
@@ -257,16 +264,16 @@ func (p Policy) accepts(addr netip.Addr, port uint16) bool {
 
 func (r *rule) hasPort(port uint16) bool { return r.low <= port && port <= r.high }
 
-func (r *rule) matches(addr netip.Addr, isSpecial bool) bool {
+func (r *rule) matches(addr netip.Addr, special bool) bool {
 	switch r.host {
 	case hostAny:
-		return !isSpecial
+		return !special
 	case hostPrivate:
-		return isSpecial
+		return special
 	}
 	// An accept rule that is wider than a special range does not reach into it: 0.0.0.0/0 must not be a
 	// second, careless spelling of "accept private".
-	return r.prefix.Contains(addr) && (!r.accept || !isSpecial || allSpecial(r.prefix))
+	return r.prefix.Contains(addr) && (!r.accept || !special || allSpecial(r.prefix))
 }
 
 // AllowsPort reports whether some address that is not special may be accepted with that port: what a

@@ -15,21 +15,17 @@ const minValid = time.Minute
 
 // NextRound returns the first valid-after strictly after t.
 func (p Params) NextRound(t time.Time) time.Time {
-	ms := floorMilli(t)
+	ms := t.UnixMilli()
 	if p.Start != 0 && ms < p.Start {
 		return time.UnixMilli(p.Start)
 	}
 	from, length, index := p.round(ms)
-	next := from + (index+1)*length
-	if regular := p.regular(); from < regular {
-		next = min(next, regular)
-	}
-	return time.UnixMilli(next)
+	return time.UnixMilli(from + (index+1)*length)
 }
 
 // RoundAt returns the latest valid-after that is not after t; false if t is before the first round.
 func (p Params) RoundAt(t time.Time) (validAfter time.Time, ok bool) {
-	ms := floorMilli(t)
+	ms := t.UnixMilli()
 	if p.Start != 0 && ms < p.Start {
 		return time.Time{}, false
 	}
@@ -59,11 +55,6 @@ func (p Params) round(ms int64) (from, length, index int64) {
 // regular returns a valid-after from which on rounds have their regular length.
 func (p Params) regular() int64 {
 	return p.Start + int64(p.InitialRounds)*time.Duration(p.InitialRound).Milliseconds()
-}
-
-// floorMilli is time.Time.UnixMilli, rounded down before 1970 too.
-func floorMilli(t time.Time) int64 {
-	return t.Unix()*1000 + int64(t.Nanosecond())/int64(time.Millisecond)
 }
 
 func floorDiv(a, b int64) int64 {

@@ -37,7 +37,6 @@ var (
 	nat64  = netip.MustParsePrefix("64:ff9b::/96")
 	sixTo4 = netip.MustParsePrefix("2002::/16")
 	teredo = netip.MustParsePrefix("2001::/32")
-	mapped = netip.MustParsePrefix("::ffff:0:0/96")
 )
 
 func prefixes(list ...string) []netip.Prefix {
@@ -48,8 +47,15 @@ func prefixes(list ...string) []netip.Prefix {
 	return out
 }
 
-// isSpecial reports whether a, which is not IPv4-mapped, is special.
-func isSpecial(a netip.Addr) bool { return allSpecial(netip.PrefixFrom(a, a.BitLen())) }
+// IsSpecial reports whether an address is special: not globally reachable unicast, or carrying such an IPv4
+// address inside. An IPv4-mapped address is its IPv4 address; the zero Addr is special.
+func IsSpecial(a netip.Addr) bool {
+	if !a.IsValid() {
+		return true
+	}
+	a = a.Unmap().WithZone("")
+	return allSpecial(netip.PrefixFrom(a, a.BitLen()))
+}
 
 // allSpecial reports whether every address of p is special.
 func allSpecial(p netip.Prefix) bool {
