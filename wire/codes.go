@@ -2,7 +2,7 @@ package wire
 
 import "fmt"
 
-// Command is the first byte of a message (section 5.1).
+// Command is the first byte of a message (section 4.1).
 type Command uint8
 
 // The commands, with the side that may send them.
@@ -29,7 +29,7 @@ func (c Command) String() string {
 	return fmt.Sprintf("command %d", uint8(c))
 }
 
-// Kind says what a BEGIN asks for (section 5.1).
+// Kind says what a BEGIN asks for (section 4.1).
 type Kind uint8
 
 // The kinds of stream.
@@ -39,7 +39,7 @@ const (
 	KindDirectory Kind = 3 // reserved: a document request to the exit's mirror
 )
 
-// Reason is the one byte of an END: why a stream is over (section 5.3).
+// Reason is the one byte of an END: why a stream is over (section 4.1).
 type Reason uint8
 
 // The reasons. Zero and unknown values are a violation.
@@ -131,7 +131,7 @@ func (s Status) String() string {
 	return fmt.Sprintf("status %d", uint8(s))
 }
 
-// ResetCode is the QUIC application error code of a reset circuit stream or a closed link (section 2.3).
+// ResetCode is the QUIC application error code of a reset circuit stream or a closed link (section 2).
 // The list is closed, an unknown code reads as ResetDestroyed, and a relay never passes one on.
 type ResetCode uint64
 

@@ -9,7 +9,7 @@
 //	| tag     | payload: messages, then zeros                    |
 //	+---------+--------------------------------------------------+
 //
-// A message (section 5) in the payload of a cell:
+// A message (section 4.1) in the payload of a cell:
 //
 //	0    1    3    5                       5+length
 //	+----+----+----+------------------------+
@@ -32,7 +32,7 @@ const Version = 1
 // ALPN is the application protocol of links that carry circuits. Directory requests use HTTP/3's "h3".
 const ALPN = "torproxy/1"
 
-// Sizes in bytes, and counts, that are the same for every circuit (sections 3 to 5).
+// Sizes in bytes, and counts, that are the same for every circuit (sections 3 and 4).
 const (
 	MaxHops = 8 // longest path of a circuit
 

@@ -1,4 +1,4 @@
-// Package mux carries many streams inside one circuit (section 5 of SPEC.md): BEGIN and CONNECTED, DATA
+// Package mux carries many streams inside one circuit (sections 4.1 to 4.3 of SPEC.md): BEGIN and CONNECTED, DATA
 // under credit, FIN for each direction, END at the end. The same code runs at the client and at the exit;
 // the two differ only in who may say BEGIN.
 //

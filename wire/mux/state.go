@@ -5,7 +5,7 @@ import (
 )
 
 // This file is the state machine: what each message does to its stream, and what is a violation. It
-// follows the table of section 5.2 of SPEC.md line by line. Everything here runs with session.mu held.
+// follows the table of section 4.2 of SPEC.md line by line. Everything here runs with session.mu held.
 
 // receive takes a batch of opened cells, whole cells one behind the other, and delivers their messages.
 // An error is a violation: the circuit must be destroyed.
