@@ -1,0 +1,162 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"torproxy/proxy/circuit"
+	"torproxy/proxy/route"
+	"torproxy/wire"
+	"torproxy/wire/netdoc"
+	"torproxy/wire/onion"
+)
+
+const (
+	buildTimeout  = 10 * time.Second // for one circuit: a path that slow is of no use
+	buildAttempts = 4                // routes that one request for a circuit tries
+	retryMin      = 100 * time.Millisecond
+	retryMax      = 10 * time.Second
+)
+
+// circuitFor returns a circuit for a stream, from the pool or built for it.
+func (p *Proxy) circuitFor(ctx context.Context, isolation string, target route.Target, avoid map[wire.ID]struct{}) (*held, error) {
+	fits := func(exit *netdoc.Relay) bool {
+		_, avoided := avoid[exit.ID]
+		return !avoided && exitFits(exit, target)
+	}
+	// A new circuit is a spare like any other until somebody takes it. Under load that may be another
+	// dial; then this one builds again.
+	for {
+		c, err := p.awaitRoute(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if h := p.pool.take(isolation, fits); h != nil {
+			return h, nil
+		}
+		if err := p.build(ctx, c, route.Request{Hops: p.cfg.Hops, Target: target, Exclude: avoid}); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// build adds one circuit to the pool. A relay that failed is left out of the next attempt's route.
+func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Request) error {
+	exclude := map[wire.ID]struct{}{}
+	for id := range req.Exclude {
+		exclude[id] = struct{}{}
+	}
+	req.Exclude = exclude
+	var failed error
+	for range buildAttempts {
+		relays, err := route.Choose(c, req, p.rnd)
+		if err != nil {
+			// What is left after leaving out the relays that failed is not the network's fault alone.
+			return errors.Join(noRoute(err), failed)
+		}
+		if failed = p.buildAlong(ctx, relays); failed == nil {
+			return nil
+		}
+		if ctx.Err() != nil || p.alive.Err() != nil {
+			return failed
+		}
+		p.log.Debug("circuit not built", "cause", failed)
+		if culprit := suspect(relays, failed); culprit != nil {
+			exclude[culprit.ID] = struct{}{}
+		}
+	}
+	return fmt.Errorf("proxy: no circuit in %d attempts: %w", buildAttempts, failed)
+}
+
+// noRoute gives a missing exit the reason that an exit itself would give.
+func noRoute(err error) error {
+	var none *route.NoExit
+	if errors.As(err, &none) {
+		return errors.Join(err, &wire.EndError{Reason: wire.ReasonPolicy})
+	}
+	return err
+}
+
+// buildAlong builds one circuit along a route and adds it to the pool.
+func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay) error {
+	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
+	defer cancel()
+	stop := context.AfterFunc(p.alive, cancel)
+	defer stop()
+	attempt := p.pool.begin(relays)
+	built, err := circuit.Build(ctx, p.node, relays)
+	if err != nil {
+		p.pool.failed(attempt)
+		return err
+	}
+	p.pool.add(attempt.id, built, p.runCircuit)
+	p.readyOnce.Do(func() { close(p.ready) })
+	return nil
+}
+
+// runCircuit serves a circuit to its end.
+func (p *Proxy) runCircuit(c *circuit.Circuit) {
+	if err := c.Run(p.alive); errors.Is(err, wire.ErrViolation) {
+		p.log.Warn("a circuit was destroyed: a relay on it broke the protocol", "cause", err)
+	}
+}
+
+// suspect returns the relay to leave out after a failed build: the one that could not be reached by the
+// hop before it, or that answered with a fault of its own. Nil: it can't be told.
+func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
+	var failed *circuit.BuildError
+	if !errors.As(err, &failed) {
+		return nil
+	}
+	at := max(failed.Hop, 1) - 1
+	var said *onion.HopError
+	if errors.As(err, &said) {
+		switch said.Status {
+		case wire.StatusUnknownNext, wire.StatusNextUnreachable, wire.StatusNextTimeout, wire.StatusNextReset:
+			at++
+		}
+	}
+	if at >= len(relays) {
+		return nil
+	}
+	return relays[at]
+}
+
+// keepSpares builds circuits ahead of need until ctx ends.
+func (p *Proxy) keepSpares(ctx context.Context) error {
+	tick := time.NewTicker(tendInterval)
+	defer tick.Stop()
+	retry := retryMin
+	for ctx.Err() == nil {
+		changed := p.follower.Changed()
+		var again <-chan time.Time
+		if p.pool.missing(p.cfg.Spares) > 0 {
+			if err := p.buildSpare(ctx); err == nil {
+				retry = retryMin
+				continue
+			}
+			again = time.After(retry)
+			retry = min(2*retry, retryMax)
+		}
+		select {
+		case <-ctx.Done():
+		case <-p.pool.spares:
+		case <-changed:
+			retry = retryMin
+		case <-again:
+		case now := <-tick.C:
+			p.pool.tend(now)
+		}
+	}
+	return nil
+}
+
+func (p *Proxy) buildSpare(ctx context.Context) error {
+	c, err := p.usable()
+	if c == nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(err))
+	}
+	return p.build(ctx, c, route.Request{Hops: p.cfg.Hops})
+}

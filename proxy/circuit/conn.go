@@ -1,0 +1,78 @@
+package circuit
+
+import (
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"torproxy/wire/mux"
+)
+
+// Conn is a stream of a circuit as a net.Conn with half close. Its addresses say nothing: neither end has
+// one that the other could know.
+type Conn struct {
+	stream *mux.Stream
+	once   sync.Once
+	closed func() // called once by Close, if set
+}
+
+// nowhere is the address of both ends; programs that expect TCP find the type they expect.
+var nowhere = &net.TCPAddr{IP: net.IPv4zero}
+
+// OnClose sets what the first Close calls. It is not for concurrent use.
+func (c *Conn) OnClose(f func()) { c.closed = f }
+
+// Read implements net.Conn. After the destination's last byte it returns io.EOF; when the stream was cut
+// short, a *wire.EndError or ErrClosed.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.stream.Read(p)
+	return n, translate(err)
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(p []byte) (int, error) {
+	n, err := c.stream.Write(p)
+	return n, translate(err)
+}
+
+// WriteTo implements io.WriterTo: received cells go to w without another copy.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	n, err := c.stream.WriteTo(w)
+	return n, translate(err)
+}
+
+// ReadFrom implements io.ReaderFrom with a buffer of many cells.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	n, err := c.stream.ReadFrom(r)
+	return n, translate(err)
+}
+
+// CloseWrite tells the destination that no more will be written; reading goes on.
+func (c *Conn) CloseWrite() error { return translate(c.stream.CloseWrite()) }
+
+// Close ends the stream. What was written is delivered.
+func (c *Conn) Close() error {
+	c.once.Do(func() {
+		c.stream.Close()
+		if c.closed != nil {
+			c.closed()
+		}
+	})
+	return nil
+}
+
+// LocalAddr and RemoteAddr return the unspecified TCP address.
+func (c *Conn) LocalAddr() net.Addr { return nowhere }
+
+// RemoteAddr is described at LocalAddr.
+func (c *Conn) RemoteAddr() net.Addr { return nowhere }
+
+// SetDeadline, SetReadDeadline and SetWriteDeadline implement net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error { return c.stream.SetDeadline(t) }
+
+// SetReadDeadline is described at SetDeadline.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.stream.SetReadDeadline(t) }
+
+// SetWriteDeadline is described at SetDeadline.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.stream.SetWriteDeadline(t) }

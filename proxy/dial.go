@@ -1,0 +1,132 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"torproxy/proxy/circuit"
+	"torproxy/proxy/route"
+	"torproxy/wire"
+	"torproxy/wire/mux"
+	"torproxy/wire/netdoc"
+)
+
+const (
+	dialTimeout = 60 * time.Second // for a Dial as a whole, when its context sets no earlier end
+	openTimeout = 20 * time.Second // for one exit to answer BEGIN; an exit gives its own dial up before
+	maxAttempts = 3                // circuits that one Dial tries
+)
+
+// Request is one connection to make.
+type Request struct {
+	// Target is HOST:PORT; a name is resolved by the exit.
+	Target string
+	// Isolation keeps apart: connections of different labels never share a circuit. It is compared, never
+	// shown. The empty label is one like any other.
+	Isolation string
+}
+
+// Dial connects to a destination through a circuit. Before any byte of the application has left, another
+// circuit is tried when the first breaks, and another exit when the exit will not serve the target. The
+// error wraps *wire.EndError when an exit said no, and ErrNotReady or one of package route's errors when
+// there was no circuit to ask.
+func (p *Proxy) Dial(ctx context.Context, req Request) (net.Conn, error) {
+	target, err := parseTarget(req.Target)
+	if err != nil {
+		return nil, err
+	}
+	if p.cfg.Listeners.HasTarget(req.Target) {
+		return nil, fmt.Errorf("proxy: the target is a listener of this program: %w", &wire.EndError{Reason: wire.ReasonPolicy})
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	avoid := map[wire.ID]struct{}{}
+	for attempt := 1; ; attempt++ {
+		conn, exit, err := p.dialOnce(ctx, req, target, avoid)
+		if err == nil {
+			return conn, nil
+		}
+		if exit == nil || attempt == maxAttempts || ctx.Err() != nil || !elsewhere(err) {
+			return nil, err
+		}
+		avoid[exit.ID] = struct{}{}
+	}
+}
+
+// dialOnce opens a stream on one circuit. exit is nil when there was no circuit.
+func (p *Proxy) dialOnce(ctx context.Context, req Request, target route.Target, avoid map[wire.ID]struct{}) (net.Conn, *netdoc.Relay, error) {
+	held, err := p.circuitFor(ctx, req.Isolation, target, avoid)
+	if err != nil {
+		return nil, nil, err
+	}
+	opening, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	conn, err := held.circuit.Open(opening, req.Target)
+	if err != nil {
+		p.pool.release(held)
+		if errors.Is(err, mux.ErrBusy) || errors.Is(err, mux.ErrExhausted) {
+			p.pool.retire(held)
+		}
+		if opening.Err() != nil && ctx.Err() == nil {
+			// The exit is silent: whatever it is busy with, the next stream should not wait for it too.
+			p.pool.retire(held)
+			err = &wire.EndError{Reason: wire.ReasonTimeout}
+		}
+		return nil, held.circuit.Exit(), err
+	}
+	p.pool.opened(held, conn, req.Target)
+	return conn, held.circuit.Exit(), nil
+}
+
+// elsewhere reports whether another circuit may do better: the circuit broke, or the exit's answer is
+// about the exit and not about the destination.
+func elsewhere(err error) bool {
+	var end *wire.EndError
+	if !errors.As(err, &end) {
+		return errors.Is(err, circuit.ErrClosed) || errors.Is(err, mux.ErrClosed) || errors.Is(err, mux.ErrBusy) ||
+			errors.Is(err, mux.ErrExhausted) || errors.Is(err, wire.ErrViolation) || !errors.Is(err, context.Canceled)
+	}
+	switch end.Reason {
+	case wire.ReasonPolicy, wire.ReasonResourceLimit, wire.ReasonShutdown, wire.ReasonInternal, wire.ReasonUnsupported:
+		return true
+	default:
+		return false
+	}
+}
+
+func parseTarget(s string) (route.Target, error) {
+	host, p, err := net.SplitHostPort(s)
+	if err != nil || host == "" || len(s) > wire.MaxTarget {
+		return route.Target{}, errors.New("proxy: the target is not HOST:PORT")
+	}
+	port, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || port == 0 {
+		return route.Target{}, errors.New("proxy: the target's port is not 1 to 65535")
+	}
+	return route.TargetOf(host, uint16(port)), nil
+}
+
+// Dialer makes connections of one isolation label with the method that net/http.Transport and others
+// expect. The zero label is fine.
+type Dialer struct {
+	proxy     *Proxy
+	isolation string
+}
+
+// Dialer returns a Dialer for a label.
+func (p *Proxy) Dialer(isolation string) *Dialer { return &Dialer{proxy: p, isolation: isolation} }
+
+// DialContext connects to address (HOST:PORT) through a circuit. network is "tcp", "tcp4" or "tcp6"; which
+// family is used is the exit's choice.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		return d.proxy.Dial(ctx, Request{Target: address, Isolation: d.isolation})
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
+}

@@ -1,0 +1,165 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"torproxy/wire"
+	"torproxy/wire/link"
+	"torproxy/wire/mux"
+	"torproxy/wire/onion"
+)
+
+// serveLast answers "ready" and serves the circuit's streams until it ends.
+func (c *circuit) serveLast(ctx context.Context) {
+	created, keys, err := c.peeled.Answer(wire.StatusReady, nil)
+	if err != nil || c.writeCreated(created) != nil {
+		return
+	}
+	r := c.relay
+	ctx, cancel := context.WithCancel(ctx)
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	defer cancel()
+	session := mux.NewSession(mux.Config{
+		Budget: r.budget,
+		Accept: func(st *mux.Stream) { streams.Go(func() { r.serveStream(ctx, st) }) },
+	})
+	stop := context.AfterFunc(ctx, func() { session.Close(nil) })
+	defer stop()
+	err = session.Run(stalling{c.prev}, &exitCodec{
+		outward: onion.NewLayer(&keys.Forward, wire.CellSize),
+		inward:  onion.NewLayer(&keys.Backward, wire.CellSize),
+		trace:   r.cfg.Trace,
+	})
+	if errors.Is(err, wire.ErrViolation) {
+		r.log.Debug("circuit destroyed", "cause", err)
+	}
+}
+
+// exitCodec is the last hop's end of the onion encryption.
+type exitCodec struct {
+	outward, inward *onion.Layer
+	trace           *Trace
+}
+
+func (e *exitCodec) Open(cell []byte) bool {
+	if e.trace.Cells != nil {
+		e.trace.Cells(true, cell)
+	}
+	ok := e.outward.Recognise(cell)
+	if ok && e.trace.Payload != nil {
+		e.trace.Payload(true, cell)
+	}
+	return ok
+}
+
+func (e *exitCodec) Seal(cell []byte) {
+	if e.trace.Payload != nil {
+		e.trace.Payload(false, cell)
+	}
+	e.inward.Originate(cell)
+}
+
+// stalling is a circuit's stream whose blocked writes end it.
+type stalling struct{ *link.Stream }
+
+func (s stalling) Write(cells []byte) (int, error) {
+	s.SetWriteDeadline(time.Now().Add(stallTimeout))
+	return s.Stream.Write(cells)
+}
+
+// serveStream makes the connection that one BEGIN asks for and carries its bytes.
+func (r *Relay) serveStream(ctx context.Context, st *mux.Stream) {
+	defer st.Close()
+	if trace := r.cfg.Trace.Begin; trace != nil {
+		trace(st.Target())
+	}
+	defer r.exits.Add(-1)
+	if r.exits.Add(1) > maxExits {
+		st.End(wire.ReasonResourceLimit)
+		return
+	}
+	if st.Kind() != wire.KindTCP {
+		st.End(wire.ReasonUnsupported)
+		return
+	}
+	dialing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p := &pipe{st: st}
+	st.OnDone(func() {
+		cancel() // nobody waits for the connection any more
+		p.clientGone()
+	})
+	conn, reason := r.dialer.dial(dialing, st.Target())
+	if conn == nil {
+		st.End(reason)
+		return
+	}
+	defer conn.Close()
+	st.Connect()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	p.run(conn)
+}
+
+// pipe joins a stream and its connection, half close for half close.
+type pipe struct {
+	st   *mux.Stream
+	gone atomic.Bool // the client has ended the stream: only its last bytes are left
+
+	mu   sync.Mutex
+	conn net.Conn
+}
+
+func (p *pipe) run(conn net.Conn) {
+	p.mu.Lock()
+	p.conn = conn
+	p.mu.Unlock()
+	if p.gone.Load() {
+		p.clientGone()
+	}
+	uploaded := make(chan struct{})
+	go func() {
+		defer close(uploaded)
+		p.upload(conn)
+	}()
+	switch _, err := p.st.ReadFrom(conn); {
+	case err == nil:
+		p.st.CloseWrite()
+	case p.gone.Load() || errors.Is(err, net.ErrClosed):
+	default:
+		p.st.End(wire.ReasonReset)
+	}
+	<-uploaded
+}
+
+// upload gives the destination what the client sends. After the client's FIN the answer may still come;
+// after its END nobody waits for one.
+func (p *pipe) upload(conn net.Conn) {
+	_, err := p.st.WriteTo(conn)
+	half, ok := conn.(interface{ CloseWrite() error })
+	switch {
+	case err != nil:
+		p.st.End(wire.ReasonReset)
+		conn.Close()
+	case p.gone.Load() || !ok:
+		conn.Close()
+	default:
+		half.CloseWrite()
+	}
+}
+
+// clientGone bounds what is left to do: the destination gets a while to take the client's last bytes.
+func (p *pipe) clientGone() {
+	p.gone.Store(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn != nil {
+		p.conn.SetDeadline(time.Now().Add(lingerTimeout))
+	}
+}

@@ -1,0 +1,42 @@
+package relay
+
+import "time"
+
+// software names the implementation in the descriptor.
+const software = "torproxy"
+
+// Every bound of a relay stands here, with what happens when it is reached.
+const (
+	createTimeout   = 10 * time.Second // to send a whole CREATE: then the stream is reset
+	extendTimeout   = 5 * time.Second  // to reach the next relay: then status "next unreachable"
+	answerTimeout   = 40 * time.Second // for the next relay's CREATED: then status "next timeout"
+	closeTimeout    = 30 * time.Second // for the client to close after an error CREATED
+	stallTimeout    = 2 * time.Minute  // of a blocked write: both ends of a circuit always drain it, so the peer is gone or hostile
+	circuitLifetime = 24 * time.Hour   // a passing relay's keys stay the same for all of a circuit's life
+
+	maxCircuits = 32768 // on one relay: beyond it, status "overloaded"
+	maxExits    = 8192  // connections to destinations: beyond it, END "resource limit"
+
+	// unreadBudget bounds what destinations that do not read leave in memory, all circuits together;
+	// beyond it the stream that holds the most is ended.
+	unreadBudget = 512 << 20
+
+	replayEntries = 1 << 20 // CREATEs remembered per onion key: full is status "overloaded", never an eviction
+
+	peelQueue    = 1024            // circuits that may wait to be peeled: beyond it, reset "overloaded"
+	peelDeadline = 2 * time.Second // that one may wait: then reset "overloaded"
+
+	// A client address (IPv4 /32, IPv6 /64) and a link may begin so many circuits a second, and so many
+	// at once; beyond it, reset "overloaded". A circuit that the next hop resets is charged failedCost
+	// times, since it may be a probe of that hop's limits.
+	clientRate, clientBurst = 100, 500
+	linkRate, linkBurst     = 1000, 4000
+	failedCost              = 5
+	maxLimiters             = 65536 // addresses remembered; the table starts anew beyond it
+
+	resolveTimeout = 10 * time.Second
+	dialTimeout    = 15 * time.Second
+	maxAddresses   = 4 // of one name that are tried, one behind the other
+	// A client that has gone leaves its last bytes; the destination gets so long to take them.
+	lingerTimeout = 30 * time.Second
+)
