@@ -94,23 +94,31 @@ func Create(path []Hop, now time.Time) (packet []byte, h *Handshake, err error) 
 	if len(path) < 1 || len(path) > wire.MaxHops {
 		return nil, nil, fmt.Errorf("onion: a path of %d hops: a circuit has 1 to %d", len(path), wire.MaxHops)
 	}
-	h = &Handshake{hops: make([]hop, len(path))}
-	heads := make([]head, len(path))
+	hops, heads, err := plan(path, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	return wrap(hops, heads), &Handshake{hops: hops}, nil
+}
+
+// plan makes the secrets of every hop, and what its head will say.
+func plan(path []Hop, now time.Time) (hops []hop, heads []head, err error) {
+	hops, heads = make([]hop, len(path)), make([]head, len(path))
 	seen := make(map[wire.ID]bool, len(path))
 	for i := range path {
 		if seen[path[i].ID] {
 			return nil, nil, errors.New("onion: a path with the same relay twice")
 		}
 		seen[path[i].ID] = true
-		if h.hops[i], err = newHop(&path[i]); err != nil {
+		if hops[i], err = newHop(&path[i]); err != nil {
 			return nil, nil, fmt.Errorf("onion: hop %d: %w", i+1, err)
 		}
-		heads[i] = head{role: roleEnd, hour: uint32(hours(now)), c: [dhSize]byte(h.hops[i].c.PublicKey().Bytes())}
+		heads[i] = head{role: roleEnd, hour: uint32(hours(now)), c: [dhSize]byte(hops[i].c.PublicKey().Bytes())}
 		if i > 0 {
 			heads[i-1].role, heads[i-1].next = roleForward, path[i].ID
 		}
 	}
-	return wrap(h.hops, heads), h, nil
+	return hops, heads, nil
 }
 
 // newHop encapsulates to a relay's onion key and makes c for it. One c for two hops would link them.
