@@ -46,7 +46,7 @@ func (k *Keyring) Rotate(next *PrivateKey) {
 func (k *Keyring) EraseOld() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.keys = k.keys[:1:1]
+	k.keys = []*onionKey{k.keys[0]} // a shorter slice of the same array would keep the old key alive
 }
 
 // snapshot returns the keys as they are now; the slice is never changed.
