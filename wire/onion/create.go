@@ -314,7 +314,7 @@ func (p *Peeled) judge(hd *head, self wire.ID, rest []byte) {
 		hd.flags != 0,
 		hd.reserved != [2]byte{},
 		end && !hd.next.IsZero(),
-		!end && hd.next == self:
+		!end && (hd.next.IsZero() || hd.next == self):
 		p.Verdict = wire.StatusRefused
 	case end:
 		p.Last = true

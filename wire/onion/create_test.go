@@ -237,6 +237,9 @@ func TestRefusedHeads(t *testing.T) {
 			net.refuses(t, func(heads []head) { c.edit(&heads[0]) })
 		})
 	}
+	t.Run("next is nobody", func(t *testing.T) {
+		newTestNet(t, 2).refuses(t, func(heads []head) { heads[0].next = wire.ID{} })
+	})
 	t.Run("next is self", func(t *testing.T) {
 		net := newTestNet(t, 2)
 		net.refuses(t, func(heads []head) { heads[0].next = net.path[0].ID })
@@ -310,8 +313,9 @@ func FuzzPeel(f *testing.F) {
 			}
 			return
 		}
+		next := wire.ID(hd[6:38])
 		valid := hd[1] == 0 && hd[70] == 0 && hd[71] == 0 &&
-			(hd[0] == roleForward && wire.ID(hd[6:38]) != net.path[0].ID || hd[0] == roleEnd && wire.ID(hd[6:38]).IsZero())
+			(hd[0] == roleForward && !next.IsZero() && next != net.path[0].ID || hd[0] == roleEnd && next.IsZero())
 		if valid != (p.Verdict == 0) {
 			t.Fatalf("head %x: verdict %v", hd, p.Verdict)
 		}
