@@ -1,0 +1,188 @@
+// Package frontdoor is the client's HTTP port. One listener, three kinds of request, told apart by their
+// request line before anything else looks at them:
+//
+//	CONNECT example.com:443 HTTP/1.1          a byte pipe to the target         connect.go, tunnel.go
+//	GET http://example.com/a?b HTTP/1.1       one request, sent on in our name  forward.go
+//	GET /api/status HTTP/1.1                  the front door itself             guard.go, api.go, page.go
+//
+// The way of a request:
+//
+//  1. listener.go   one of at most MaxConns connections
+//  2. frontdoor.go  dispatch: no ServeMux, which would answer CONNECT with 404 and clean other sites' paths
+//  3. target.go     what is wanted, in one canonical form, or 400
+//  4. own.go        never a listener of this process, or 403
+//  5. isolation.go  Proxy-Authorization becomes an opaque isolation key
+//  6. Config.Dial   a stream through the network; failure.go says what became of it
+//
+// The package knows nothing of circuits: it dials through a function and shows what a Backend tells it.
+package frontdoor
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Limits of the listener. Times are wall-clock.
+const (
+	defaultMaxConns = 1024             // connections open at once; each costs two goroutines and some 50 KiB while it carries data
+	headerTimeout   = 10 * time.Second // for a request's head, from its first byte: nobody holds a slot by writing slowly
+	idleTimeout     = 2 * time.Minute  // between two requests of a connection; browsers give up at about the same time
+	maxHeaderBytes  = 64 << 10         // of a request's head; net/http's own default is 1 MiB
+	dialTimeout     = 2 * time.Minute  // for Dial, circuit building included; Dial's own limits are meant to be shorter
+	answerTimeout   = 10 * time.Second // to read the body of, and to write the answer to, a request for the front door itself
+)
+
+// Config is what a Server needs. Dial and Backend are required; the rest may be left zero.
+type Config struct {
+	// Dial opens a stream to target, a canonical HOST:PORT (lower case, addresses in their shortest form,
+	// IPv6 in brackets). Targets with the same isolation may share a circuit, with different ones never;
+	// "" is the isolation of requests that carry no credentials. The context bounds only the dialling.
+	// The connection should have CloseWrite; without it the end of one direction ends both.
+	// A *wire.EndError in the error's chain decides the status that the client sees.
+	// Called concurrently.
+	Dial func(ctx context.Context, target, isolation string) (net.Conn, error)
+
+	// Backend is what the front door shows and steers. Called concurrently.
+	Backend Backend
+
+	// Own reports whether target, in the form that Dial gets, leads to a listener of this process: such a
+	// request is refused. nil: only this listener's own address and localhost are known. Called concurrently.
+	Own func(target string) bool
+
+	// Log gets warnings, and at debug level one line per failed request. nil: nothing is logged.
+	Log *slog.Logger
+
+	// MaxConns is how many connections may be open at once; when they are, further ones wait in the
+	// kernel's queue until one closes. 0: 1024.
+	MaxConns int
+}
+
+// Server is the front door. It has no state of its own until Serve runs.
+type Server struct {
+	cfg Config
+	key [32]byte // turns credentials into isolation keys; never leaves the process
+}
+
+// New returns a Server. It panics when Dial or Backend is missing.
+func New(cfg Config) *Server {
+	if cfg.Dial == nil || cfg.Backend == nil {
+		panic("frontdoor: Config without Dial or Backend")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxConns <= 0 {
+		cfg.MaxConns = defaultMaxConns
+	}
+	s := &Server{cfg: cfg}
+	rand.Read(s.key[:])
+	return s
+}
+
+// Serve answers requests on l, whose address must be IP:PORT, until ctx ends or l fails. It then closes l,
+// every connection and every tunnel, waits for everything that it started, and returns nil after ctx ended,
+// else the cause. One Serve per Server and listener; several listeners may be served at once.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	defer l.Close()
+	addr, err := netip.ParseAddrPort(l.Addr().String())
+	if err != nil {
+		return fmt.Errorf("frontdoor: listener address %q is not IP:PORT", l.Addr())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	d := &door{Config: s.cfg, key: s.key, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}
+	d.forwarder = newForwarder(d)
+	return d.run(ctx, limitListener(l, s.cfg.MaxConns, s.cfg.Log))
+}
+
+// door is one Serve: a listener and what is reached through it.
+type door struct {
+	Config
+	key       [32]byte
+	addr      netip.AddrPort // of the listener, unmapped
+	forwarder *forwarder
+
+	running sync.WaitGroup // connections, handlers and dials
+	mu      sync.Mutex
+	closing bool // run waits for running: nothing that is not yet counted may start
+}
+
+// run serves l until ctx ends, and returns when nothing of the door is running any more.
+func (d *door) run(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler:                      d,
+		BaseContext:                  func(net.Listener) context.Context { return ctx },
+		ConnState:                    d.count,
+		ReadHeaderTimeout:            headerTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeaderBytes,
+		DisableGeneralOptionsHandler: true, // OPTIONS * is guarded like every other request
+		ErrorLog:                     slog.NewLogLogger(d.Log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	err := server.Serve(l)
+	if !stop() {
+		err = nil // ctx ended, and that is why
+	}
+	server.Close()
+	d.finish()
+	d.forwarder.close()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// begin counts something that no connection or handler holds open; it reports false when it must not start
+// any more. The caller calls running.Done.
+func (d *door) begin() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closing {
+		d.running.Add(1)
+	}
+	return !d.closing
+}
+
+// finish waits for everything that is counted.
+func (d *door) finish() {
+	d.mu.Lock()
+	d.closing = true
+	d.mu.Unlock()
+	d.running.Wait()
+}
+
+// count follows a connection's life for run: until it is closed, or hijacked by a handler, which is
+// counted too.
+func (d *door) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		d.running.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		d.running.Done()
+	}
+}
+
+// ServeHTTP tells the three kinds of request apart.
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.running.Add(1)
+	defer d.running.Done()
+	http.NewResponseController(w).SetWriteDeadline(time.Time{}) // an earlier answer of the door may have left one
+	switch {
+	case r.Method == http.MethodConnect:
+		d.connect(w, r)
+	case r.URL.IsAbs():
+		d.forward(w, r)
+	default:
+		d.answer(w, r)
+	}
+}
