@@ -1,0 +1,158 @@
+package dirauth
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"torproxy/wire"
+)
+
+// Word is a kind of statement that an authority makes once per round.
+type Word uint8
+
+// The words.
+const (
+	WordVote Word = iota
+	WordEcho
+	WordSignature
+	words
+)
+
+func (w Word) String() string {
+	if w >= words {
+		return fmt.Sprintf("word %d", uint8(w))
+	}
+	return [...]string{"vote", "echo", "signature"}[w]
+}
+
+// ErrOldRound is returned by Store.Say for a round before one that was spoken in already.
+var ErrOldRound = errors.New("dirauth: a later round was spoken in already")
+
+// Store keeps what an authority must not forget. Its methods are safe for concurrent use, and what they
+// were given is on stable storage when they return nil.
+type Store interface {
+	// Say records a word for a round and returns what is to be sent: raw if it is the first of its kind
+	// for that round, else the one recorded then. Rounds only go forward: a word for an earlier round
+	// than the last of its kind is ErrOldRound. After any error the authority stays silent in the round.
+	Say(w Word, validAfter time.Time, raw []byte) ([]byte, error)
+
+	// SaveDescriptor keeps a relay's newest descriptor, DeleteDescriptor drops it, and Descriptors
+	// returns all that are kept.
+	SaveDescriptor(id wire.ID, raw []byte) error
+	DeleteDescriptor(id wire.ID) error
+	Descriptors() ([][]byte, error)
+
+	// SaveConsensus keeps the newest signed consensus, and Consensus returns it, nil if there is none.
+	SaveConsensus(raw []byte) error
+	Consensus() ([]byte, error)
+
+	// SaveProof keeps a proof of misconduct. The newest maxProofs are enough.
+	SaveProof(Proof) error
+	Proofs() ([]Proof, error)
+}
+
+// maxProofs bounds the proofs of misconduct that are kept: one is enough to strike an authority off.
+const maxProofs = 64
+
+// Proof shows that an authority signed two different words of one kind for one round. Whoever has the
+// network file can verify it.
+type Proof struct {
+	Authority  wire.ID
+	Word       Word
+	ValidAfter int64  // Unix milliseconds
+	First      []byte // the signed documents
+	Second     []byte
+}
+
+// said is the last word of a kind.
+type said struct {
+	validAfter time.Time
+	raw        []byte
+}
+
+// memory is a Store that lives as long as its process.
+type memory struct {
+	mu          sync.Mutex
+	last        [words]said
+	descriptors map[wire.ID][]byte
+	consensus   []byte
+	proofs      []Proof
+}
+
+// NewMemoryStore returns a Store that forgets everything with its process. It suits authorities that do
+// not come back with the same identity, as those of an embedded network: one that restarts within a round
+// and has forgotten its vote would sign a second one.
+func NewMemoryStore() Store {
+	return &memory{descriptors: map[wire.ID][]byte{}}
+}
+
+func (m *memory) Say(w Word, validAfter time.Time, raw []byte) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w >= words {
+		return nil, fmt.Errorf("dirauth: %v is not a word", w)
+	}
+	last := &m.last[w]
+	switch {
+	case last.raw == nil || validAfter.After(last.validAfter):
+		*last = said{validAfter, slices.Clone(raw)}
+		return raw, nil
+	case validAfter.Equal(last.validAfter):
+		return slices.Clone(last.raw), nil
+	default:
+		return nil, ErrOldRound
+	}
+}
+
+func (m *memory) SaveDescriptor(id wire.ID, raw []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.descriptors[id] = slices.Clone(raw)
+	return nil
+}
+
+func (m *memory) DeleteDescriptor(id wire.ID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.descriptors, id)
+	return nil
+}
+
+func (m *memory) Descriptors() ([][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.descriptors)), nil
+}
+
+func (m *memory) SaveConsensus(raw []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.consensus = slices.Clone(raw)
+	return nil
+}
+
+func (m *memory) Consensus() ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.consensus), nil
+}
+
+func (m *memory) SaveProof(p Proof) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.proofs = append(m.proofs, p)
+	if len(m.proofs) > maxProofs {
+		m.proofs = slices.Delete(m.proofs, 0, len(m.proofs)-maxProofs)
+	}
+	return nil
+}
+
+func (m *memory) Proofs() ([]Proof, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.proofs), nil
+}
