@@ -2,7 +2,6 @@ package mux
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"torproxy/wire"
 )
@@ -94,29 +93,3 @@ func (q *queue) clear() {
 		b.free()
 	}
 }
-
-// Budget bounds the unread bytes of many sessions together; it is safe for concurrent use. A nil Budget
-// sets no bound.
-type Budget struct {
-	limit int64
-	used  atomic.Int64
-}
-
-// NewBudget returns a budget of limit bytes.
-func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
-
-// Used returns how many bytes are held now.
-func (b *Budget) Used() int64 { return b.used.Load() }
-
-func (b *Budget) add(n int) {
-	if b != nil {
-		b.used.Add(int64(n))
-	}
-}
-
-// has reports whether n more bytes fit. Sessions ask and add without a common lock, so the bound may be
-// passed by one message per session.
-func (b *Budget) has(n int) bool { return b == nil || b.used.Load()+int64(n) <= b.limit }
-
-// ample reports whether windows may still grow: less than half is in use.
-func (b *Budget) ample() bool { return b == nil || b.used.Load() < b.limit/2 }

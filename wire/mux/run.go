@@ -1,15 +1,11 @@
 package mux
 
-import (
-	"errors"
-
-	"torproxy/wire"
-)
+import "torproxy/wire"
 
 // Pipe is the circuit's stream on its link.
 type Pipe interface {
 	// ReadCells calls f with whole cells as they arrive, some at a time; f may change them in place. It
-	// returns when reading or f fails, with that error.
+	// returns when reading or f fails, with that error, which is never nil.
 	ReadCells(f func(cells []byte) error) error
 	// Write writes whole cells; it blocks while the link is full.
 	Write(cells []byte) (int, error)
@@ -35,27 +31,21 @@ func (s *Session) Run(pipe Pipe, codec Codec) error {
 	closed := s.err
 	s.mu.Unlock()
 	if closed != nil {
-		pipe.Reset(resetCode(closed))
+		pipe.Reset(wire.ResetDestroyed)
 		return closed
 	}
+	s.cfg.Budget.join(s)
+	defer s.cfg.Budget.leave(s)
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		s.Close(s.read(pipe, codec))
+		s.broken(s.read(pipe, codec))
 	}()
-	s.Close(s.write(pipe, codec))
+	s.broken(s.write(pipe, codec))
 	<-read
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
-}
-
-// resetCode tells the peer no more than whether it broke the protocol.
-func resetCode(err error) wire.ResetCode {
-	if errors.Is(err, wire.ErrViolation) {
-		return wire.ResetViolation
-	}
-	return wire.ResetDestroyed
 }
 
 // read opens and delivers cells until the pipe fails or a cell is not as it must be. All cells of a batch

@@ -54,9 +54,8 @@ func (s *Session) fillPayload(payload []byte) (used int) {
 // emit writes the stream's next messages, in the order that the state machine allows, and at most one of
 // DATA. more says that there is more to send than fitted or than its turn allowed.
 func (st *Stream) emit(b []byte) (n int, more bool) {
-	steps := [...]func([]byte) (int, bool){st.emitBegin, st.emitConnected, st.emitWindow, st.emitData, st.emitFin, st.emitEnd}
-	for _, step := range steps {
-		k, ok := step(b[n:])
+	for _, step := range emitSteps {
+		k, ok := step(st, b[n:])
 		n += k
 		if !ok {
 			return n, true
@@ -91,7 +90,11 @@ func (q *readyQueue) pop() {
 	}
 }
 
-// The steps of emit: each returns the bytes written, and false if it could not finish.
+// emitSteps are the steps of emit: each returns the bytes written, and false if it could not finish.
+var emitSteps = [...]func(*Stream, []byte) (int, bool){
+	(*Stream).emitBegin, (*Stream).emitConnected, (*Stream).emitWindow,
+	(*Stream).emitData, (*Stream).emitFin, (*Stream).emitEnd,
+}
 
 func (st *Stream) emitBegin(b []byte) (int, bool) {
 	if !st.beginDue {
@@ -116,6 +119,7 @@ func (st *Stream) emitConnected(b []byte) (int, bool) {
 	}
 	wire.PutHeader(b, wire.CmdConnected, st.id, 0)
 	st.connectDue, st.isConnected = false, true
+	closeOnce(st.connected)
 	return wire.HeaderSize, true
 }
 
@@ -128,8 +132,7 @@ func (st *Stream) emitWindow(b []byte) (int, bool) {
 	}
 	wire.PutHeader(b, wire.CmdWindow, st.id, 4)
 	binary.BigEndian.PutUint32(b[wire.HeaderSize:], uint32(st.owed))
-	st.credit += st.owed
-	st.owed = 0
+	st.grant()
 	return wire.HeaderSize + 4, true
 }
 

@@ -19,6 +19,7 @@ package mux
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -59,33 +60,42 @@ type Session struct {
 	in, out atomic.Int64 // bytes of DATA
 
 	mu       sync.Mutex
-	err      error // why it is closed
+	err      error // why it is closed, for Run
+	told     error // and for the streams; it wraps ErrClosed
 	streams  map[uint16]*Stream
-	pipe     Pipe       // while Run runs
-	ready    readyQueue // streams with something to send, each at most once
-	next     uint32     // client: the next stream's number
-	last     uint16     // exit: the number of the newest stream
-	unread   int        // bytes held for applications
-	accepted []*Stream  // begun in the batch being received
-	ended    []func()   // OnDone callbacks due in the batch being received
+	leftover map[*Stream]struct{} // no longer in streams, but with bytes that the application has not read
+	pipe     Pipe                 // while Run runs
+	ready    readyQueue           // streams with something to send, each at most once
+	next     uint32               // client: the next stream's number
+	last     uint16               // exit: the number of the newest stream
+	unread   int                  // bytes held for applications
+	accepted []*Stream            // begun in the batch being received
+	ended    []func()             // OnDone callbacks due in the batch being received
 }
 
 // NewSession makes one end of a circuit; Run serves it.
 func NewSession(cfg Config) *Session {
-	return &Session{cfg: cfg, wake: make(chan struct{}, 1), streams: map[uint16]*Stream{}, next: 1}
+	return &Session{
+		cfg: cfg, wake: make(chan struct{}, 1), next: 1,
+		streams: map[uint16]*Stream{}, leftover: map[*Stream]struct{}{},
+	}
 }
 
-// Open begins a stream to target (HOST:PORT). It does not wait: Stream.Connected does, and data may be
-// written before. ErrBusy and ErrExhausted ask for another circuit.
+// Open begins a stream to target (HOST:PORT) at the client. It does not wait: Stream.Connected does, and
+// data may be written before. ErrBusy and ErrExhausted ask for another circuit.
 func (s *Session) Open(kind wire.Kind, target string) (*Stream, error) {
-	if target == "" || len(target) > wire.MaxTarget {
-		return nil, errors.New("mux: target's length is out of range")
+	if s.exit() {
+		return nil, errors.New("mux: only the client opens streams")
+	}
+	// What the exit would take for a violation must not cost the circuit's other streams their circuit.
+	if _, _, err := wire.ParseBegin(wire.AppendBegin(nil, kind, target)); err != nil {
+		return nil, fmt.Errorf("mux: target cannot be sent: %v", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.err != nil:
-		return nil, s.err
+		return nil, s.told
 	case len(s.streams) >= wire.MaxStreams:
 		return nil, ErrBusy
 	case s.next > 0xffff:
@@ -109,21 +119,38 @@ func (s *Session) Streams() int {
 // Bytes returns how many bytes of DATA came in and went out, for people to look at.
 func (s *Session) Bytes() (in, out int64) { return s.in.Load(), s.out.Load() }
 
-// Close ends the session and every stream; Run returns. err is what readers and writers get; nil stands
-// for ErrClosed. Only the first call counts.
+// Close ends the session and every stream; Run returns err, or ErrClosed if err is nil. Readers and
+// writers get an error that wraps ErrClosed and err, except that a stream whose peer had finished (FIN)
+// can still be read to its end. Only the first call counts.
 func (s *Session) Close(err error) {
 	if err == nil {
-		err = ErrClosed
+		s.end(ErrClosed, ErrClosed)
+		return
 	}
+	s.end(err, fmt.Errorf("%w: %w", ErrClosed, err))
+}
+
+// broken ends the session because its pipe failed or the peer broke the protocol. The streams get the cause
+// as text only, for it would mislead an application that asks what it is: any relay of the path can end
+// the circuit with an end of file, and a download cut short would look complete; and a time-out of the
+// link is not a deadline of the stream, after which another try may help.
+func (s *Session) broken(cause error) {
+	s.end(cause, fmt.Errorf("%w: %v", ErrClosed, cause))
+}
+
+func (s *Session) end(err, told error) {
 	s.mu.Lock()
 	if s.err != nil {
 		s.mu.Unlock()
 		return
 	}
-	s.err = err
+	s.err, s.told = err, told
 	for _, st := range s.streams {
-		st.fail(err)
-		st.drop()
+		st.fail(told)
+		if !st.eof {
+			st.drop()
+		}
+		st.done()
 	}
 	clear(s.streams)
 	s.ready = readyQueue{}
@@ -134,7 +161,9 @@ func (s *Session) Close(err error) {
 	}
 	s.wakeWriter()
 	if pipe != nil {
-		pipe.Reset(resetCode(err))
+		// One code for every cause: what went wrong inside the circuit would be a message from its far
+		// end to the relay at its near end.
+		pipe.Reset(wire.ResetDestroyed)
 	}
 }
 

@@ -19,6 +19,7 @@ func (s *Session) receive(cells []byte) error {
 	accepted, ended := s.accepted, s.takeEnded()
 	s.accepted = nil
 	s.mu.Unlock()
+	s.cfg.Budget.relieve()
 	for _, st := range accepted {
 		s.cfg.Accept(st)
 	}
@@ -53,7 +54,7 @@ func (s *Session) dispatch(m wire.Message) error {
 		return s.onBegin(m)
 	}
 	st := s.streams[m.Stream]
-	if st == nil || st.endRecv {
+	if st == nil || st.endRecv || st.beginDue {
 		return wire.Violation("%v on stream %d, which is not open", m.Command, m.Stream)
 	}
 	switch m.Command {
@@ -103,9 +104,7 @@ func (st *Stream) onConnected(body []byte) error {
 		return wire.Violation("CONNECTED where none may be")
 	}
 	st.isConnected = true
-	if st.err == nil {
-		close(st.connected)
-	}
+	closeOnce(st.connected)
 	return nil
 }
 
@@ -121,7 +120,7 @@ func (st *Stream) onData(body []byte) error {
 	case len(body) > st.credit:
 		return wire.Violation("DATA beyond its credit")
 	}
-	st.credit -= len(body)
+	st.spend(len(body))
 	if st.err != nil {
 		return nil // this side has ended the stream; the peer does not know yet
 	}
@@ -147,10 +146,7 @@ func (st *Stream) onEnd(body []byte) error {
 		return err
 	}
 	st.endRecv = true
-	if st.onDone != nil {
-		st.session.ended = append(st.session.ended, st.onDone)
-		st.onDone = nil
-	}
+	st.done()
 	if reason == wire.ReasonDone && st.isConnected {
 		st.eof = true // the peer's application closed: its last byte is the end
 	}
@@ -204,16 +200,18 @@ func (st *Stream) end(reason wire.Reason, cause *wire.EndError) {
 func (st *Stream) fail(err error) {
 	if st.err == nil {
 		st.err = err
-		if !st.isConnected || st.session.exit() {
-			closeOnce(st.connected)
-		}
-	}
-	if st.session.err != nil && st.onDone != nil {
-		st.session.ended = append(st.session.ended, st.onDone)
-		st.onDone = nil
+		closeOnce(st.connected)
 	}
 	st.readable.set()
 	st.writable.set()
+}
+
+// done makes the OnDone callback due.
+func (st *Stream) done() {
+	if st.onDone != nil {
+		st.session.ended = append(st.session.ended, st.onDone)
+		st.onDone = nil
+	}
 }
 
 func closeOnce(c chan struct{}) {
@@ -228,64 +226,17 @@ func closeOnce(c chan struct{}) {
 func (st *Stream) drop() {
 	st.session.held(-st.in.size)
 	st.in.clear()
+	delete(st.session.leftover, st)
 }
 
-// retire forgets the stream's number once END went both ways.
+// retire forgets the stream's number once END went both ways. What its application has not read counts
+// against the circuit all the same.
 func (st *Stream) retire() {
 	if st.endSent && st.endRecv && !st.gone {
 		st.gone = true
 		delete(st.session.streams, st.id)
-	}
-}
-
-// store keeps received bytes for the application. When there is no room, for the circuit or for the
-// process, the stream of this circuit that holds the most is ended: the one whose application is slowest.
-func (st *Stream) store(body []byte) {
-	s := st.session
-	for s.unread+len(body) > maxUnread || !s.cfg.Budget.has(len(body)) {
-		greedy := s.greediest(st, len(body))
-		greedy.end(wire.ReasonResourceLimit, &wire.EndError{Reason: wire.ReasonResourceLimit})
-		if greedy == st {
-			return
+		if st.in.size > 0 {
+			st.session.leftover[st] = struct{}{}
 		}
-	}
-	s.held(len(body))
-	st.in.write(body)
-	st.readable.set()
-}
-
-// greediest returns the stream with the most unread bytes, counting more for st.
-func (s *Session) greediest(st *Stream, more int) *Stream {
-	greedy, most := st, st.in.size+more
-	for _, other := range s.streams {
-		if other != st && other.in.size > most {
-			greedy, most = other, other.in.size
-		}
-	}
-	return greedy
-}
-
-// held counts unread bytes, for the circuit and for the process.
-func (s *Session) held(n int) {
-	s.unread += n
-	s.cfg.Budget.add(n)
-}
-
-// consumed counts n bytes that the application has read, and grants new credit once a good part of the
-// window is free. A stream that runs dry, its peer out of credit and nothing left to read, gets a window
-// twice as large, up to the protocol's bound, as long as memory is not short.
-func (st *Stream) consumed(n int) {
-	s := st.session
-	s.held(-n)
-	if st.err != nil || st.finRecv {
-		return
-	}
-	if st.credit+st.owed < st.window/4 && st.in.size < st.window/8 && st.window < wire.MaxCredit && s.cfg.Budget.ample() {
-		st.window *= 2
-	}
-	grant := st.window - st.in.size - st.credit - st.owed
-	if grant >= st.window/4 {
-		st.owed += grant
-		s.enqueue(st)
 	}
 }

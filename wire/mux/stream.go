@@ -3,7 +3,6 @@ package mux
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
 	"time"
 
@@ -47,6 +46,8 @@ type Stream struct {
 	credit   int   // bytes that the peer may still send
 	window   int   // what credit and unread bytes together should come to
 	owed     int   // credit to grant with the next WINDOW
+	watched  int   // bytes that the peer can send before it needs the watched WINDOW; 0: none is watched
+	dry      bool  // the peer ran out of credit
 	out      []byte
 	sendable int // bytes that the peer still takes
 
@@ -102,7 +103,8 @@ func (st *Stream) Connect() {
 }
 
 // OnDone calls f once, in a goroutine that must not be held up, when the peer has ended the stream or the
-// circuit is gone: there is nobody left to work for. f is called at once if that is so already.
+// circuit is gone: there is nobody left to work for. f is called at once if that is so already. There is
+// one such f: a second call replaces the first.
 func (st *Stream) OnDone(f func()) {
 	s := st.session
 	s.mu.Lock()
@@ -116,170 +118,20 @@ func (st *Stream) OnDone(f func()) {
 	}
 }
 
-// Read reads at least one byte. io.EOF follows the peer's last byte; a stream that ended otherwise gives
-// what had arrived before, then its *wire.EndError, or ErrClosed if the circuit broke.
-func (st *Stream) Read(p []byte) (int, error) {
-	st.reading.Lock()
-	defer st.reading.Unlock()
-	if len(p) == 0 {
-		return 0, nil
-	}
-	if err := st.awaitBytes(); err != nil {
-		return 0, err
-	}
-	s := st.session
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := st.in.read(p)
-	st.consumed(n)
-	return n, nil
-}
-
-// WriteTo implements io.WriterTo without an extra copy.
-func (st *Stream) WriteTo(w io.Writer) (total int64, err error) {
-	st.reading.Lock()
-	defer st.reading.Unlock()
-	s := st.session
-	for {
-		if err := st.awaitBytes(); err != nil {
-			if err == io.EOF {
-				err = nil
-			}
-			return total, err
-		}
-		s.mu.Lock()
-		b := st.in.pop()
-		s.mu.Unlock()
-		if b == nil {
-			continue // the stream was ended in between
-		}
-		n, err := w.Write(b.bytes())
-		s.mu.Lock()
-		st.consumed(b.len())
-		s.mu.Unlock()
-		b.free()
-		total += int64(n)
-		if err != nil {
-			return total, err
-		}
-	}
-}
-
-// awaitBytes blocks until there is something to read: nil, or why nothing will come.
-func (st *Stream) awaitBytes() error {
-	s := st.session
-	for {
-		s.mu.Lock()
-		empty, eof, err := st.in.size == 0, st.eof, st.err
-		s.mu.Unlock()
-		switch {
-		case !empty:
-			if st.readBy.passed() {
-				return ErrDeadline
-			}
-			return nil
-		case eof:
-			return io.EOF
-		case err != nil:
-			return err
-		}
-		select {
-		case <-st.readable:
-		case <-st.readBy.wait():
-			return ErrDeadline
-		}
-	}
-}
-
-// Write hands p to the writer and returns when all of it has gone into cells; it blocks while the peer
-// grants no credit. Data may be written before the stream is connected.
-func (st *Stream) Write(p []byte) (int, error) {
-	st.writing.Lock()
-	defer st.writing.Unlock()
-	s := st.session
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := st.writeErr(); err != nil || len(p) == 0 {
-		return 0, err
-	}
-	st.out = p
-	if st.sendable > 0 {
-		s.enqueue(st)
-	}
-	for len(st.out) > 0 {
-		if err := st.writeErr(); err != nil {
-			return st.unsent(p), err
-		}
-		s.mu.Unlock()
-		expired := false
-		select {
-		case <-st.writable:
-		case <-st.writeBy.wait():
-			expired = true
-		}
-		s.mu.Lock()
-		if expired && len(st.out) > 0 {
-			return st.unsent(p), ErrDeadline
-		}
-	}
-	return len(p), nil
-}
-
-// unsent takes back what the writer has not sent yet and returns how much it has. session.mu is held.
-func (st *Stream) unsent(p []byte) int {
-	n := len(p) - len(st.out)
-	st.out = nil
-	return n
-}
-
-func (st *Stream) writeErr() error {
-	switch {
-	case st.err != nil:
-		return st.err
-	case st.endRecv:
-		return &wire.EndError{Reason: wire.ReasonDone, Remote: true}
-	case st.finDue || st.finSent:
-		return ErrWriteClosed
-	case st.writeBy.passed():
-		return ErrDeadline
-	}
-	return nil
-}
-
-// ReadFrom implements io.ReaderFrom with a borrowed buffer of many cells' bytes.
-func (st *Stream) ReadFrom(r io.Reader) (total int64, err error) {
-	buf := batches.Get().(*batch)
-	defer batches.Put(buf)
-	for {
-		n, err := r.Read(buf[:])
-		if n > 0 {
-			m, err := st.Write(buf[:n])
-			total += int64(m)
-			if err != nil {
-				return total, err
-			}
-		}
-		if err == io.EOF {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-	}
-}
-
-// CloseWrite says that no more will be written (FIN); reading goes on. It does not block.
+// CloseWrite says that no more will be written (FIN); reading goes on. It does not block, and calling it
+// again does nothing.
 func (st *Stream) CloseWrite() error {
 	s := st.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := st.err; err != nil {
-		return err
+	if st.finDue || st.finSent {
+		return nil
 	}
-	if !st.finDue && !st.finSent && !st.endDue {
-		st.finDue = true
-		s.enqueue(st)
+	if st.err != nil {
+		return st.err
 	}
+	st.finDue = true
+	s.enqueue(st)
 	return nil
 }
 
@@ -292,6 +144,7 @@ func (st *Stream) Close() error {
 
 // End ends the stream and tells the peer why.
 func (st *Stream) End(reason wire.Reason) {
+	st.SetDeadline(time.Time{}) // a timer must not outlive the stream
 	s := st.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
