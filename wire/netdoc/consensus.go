@@ -41,7 +41,7 @@ type consensusDoc struct {
 	Relays     []cbor.RawMessage `cbor:"8,keyasint"`
 }
 
-// maxConsensusDoc leaves room in an envelope for the signatures of MaxAuthorities, each of 102 bytes.
+// maxConsensusDoc leaves room in an envelope for the signatures of MaxAuthorities, each of 103 bytes.
 const maxConsensusDoc = MaxConsensus - MaxAuthorities*128
 
 // Encode checks the consensus and returns the document's bytes, which authorities sign. All authorities

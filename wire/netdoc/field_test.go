@@ -74,10 +74,11 @@ func refusal(t *testing.T, name string, err error, want string) {
 	}
 }
 
-func TestDescriptorFields(t *testing.T) {
+// tryDescriptor returns a function that changes one thing of a good descriptor and reads the result.
+func tryDescriptor(t *testing.T) func(name, want string, change func(*descriptorDoc)) {
 	d, key := testDescriptor()
 	good := document(must(d.Sign(key)))
-	try := func(name, want string, change func(*descriptorDoc)) {
+	return func(name, want string, change func(*descriptorDoc)) {
 		t.Helper()
 		var w descriptorDoc
 		if err := decode(shortLists, good, &w); err != nil {
@@ -87,6 +88,10 @@ func TestDescriptorFields(t *testing.T) {
 		_, err := ParseDescriptor(sealAs(kindDescriptor, encode(&w), key))
 		refusal(t, name, err, want)
 	}
+}
+
+func TestDescriptorFields(t *testing.T) {
+	try := tryDescriptor(t)
 	try("unchanged", "", func(w *descriptorDoc) {})
 	try("version", "version", func(w *descriptorDoc) { w.Version = 1 << 40 })
 	try("another's ID", "not by the relay itself", func(w *descriptorDoc) { w.ID[0] ^= 1 })
@@ -97,6 +102,24 @@ func TestDescriptorFields(t *testing.T) {
 		try("addresses "+list, want, func(w *descriptorDoc) { w.Addresses = wireAddresses(t, list) })
 	}
 
+	try("bandwidth 0", "", func(w *descriptorDoc) { w.Bandwidth = 0 })
+	try("bandwidth most", "", func(w *descriptorDoc) { w.Bandwidth = MaxBandwidth })
+	try("bandwidth above", "bandwidth", func(w *descriptorDoc) { w.Bandwidth = MaxBandwidth + 1 })
+	try("no protocols", "protocols", func(w *descriptorDoc) { w.Protocols = nil })
+	try("17 protocols", "protocols", func(w *descriptorDoc) { w.Protocols = make([]uint64, 17) })
+	try("protocols out of order", "protocols", func(w *descriptorDoc) { w.Protocols = []uint64{2, 1} })
+	try("protocol twice", "protocols", func(w *descriptorDoc) { w.Protocols = []uint64{1, 1} })
+	try("software of 64", "", func(w *descriptorDoc) { w.Software = strings.Repeat("~", 64) })
+	try("software of 65", "software", func(w *descriptorDoc) { w.Software = strings.Repeat("~", 65) })
+	try("software with an escape", "software", func(w *descriptorDoc) { w.Software = "\x1b[31m" })
+	try("software not ASCII", "software", func(w *descriptorDoc) { w.Software = "tör" })
+	for ms, want := range map[int64]string{1: "", maxTime: "", 0: "published", -1: "published", maxTime + 1: "published", math.MaxInt64: "published"} {
+		try("published", want, func(w *descriptorDoc) { w.Published = ms })
+	}
+}
+
+func TestDescriptorOnionKeys(t *testing.T) {
+	try := tryDescriptor(t)
 	keys := map[string][]OnionKey{
 		"0 in place":          {},
 		"3 in place":          {testOnionKey("a", 1), testOnionKey("b", 1), testOnionKey("c", 1)},
@@ -111,7 +134,10 @@ func TestDescriptorFields(t *testing.T) {
 	for want, list := range keys {
 		try("onion keys", want, func(w *descriptorDoc) { w.OnionKeys = list })
 	}
+}
 
+func TestDescriptorPolicy(t *testing.T) {
+	try := tryDescriptor(t)
 	policies := map[string]string{
 		"accept *:*":                         "",
 		"":                                   "",
@@ -131,7 +157,10 @@ func TestDescriptorFields(t *testing.T) {
 	for text, want := range policies {
 		try("policy "+text, want, func(w *descriptorDoc) { w.Policy = text })
 	}
+}
 
+func TestDescriptorFamily(t *testing.T) {
+	try := tryDescriptor(t)
 	family := func(n int) []wire.ID {
 		var list []wire.ID
 		for i := range n {
@@ -147,21 +176,6 @@ func TestDescriptorFields(t *testing.T) {
 	try("family twice", "out of order", func(w *descriptorDoc) { w.Family[1] = w.Family[0] })
 	try("family of itself", "the relay itself", func(w *descriptorDoc) { w.Family = []wire.ID{w.ID} })
 	try("family of nobody", "zero ID", func(w *descriptorDoc) { w.Family = []wire.ID{{}} })
-
-	try("bandwidth 0", "", func(w *descriptorDoc) { w.Bandwidth = 0 })
-	try("bandwidth most", "", func(w *descriptorDoc) { w.Bandwidth = MaxBandwidth })
-	try("bandwidth above", "bandwidth", func(w *descriptorDoc) { w.Bandwidth = MaxBandwidth + 1 })
-	try("no protocols", "protocols", func(w *descriptorDoc) { w.Protocols = nil })
-	try("17 protocols", "protocols", func(w *descriptorDoc) { w.Protocols = make([]uint64, 17) })
-	try("protocols out of order", "protocols", func(w *descriptorDoc) { w.Protocols = []uint64{2, 1} })
-	try("protocol twice", "protocols", func(w *descriptorDoc) { w.Protocols = []uint64{1, 1} })
-	try("software of 64", "", func(w *descriptorDoc) { w.Software = strings.Repeat("~", 64) })
-	try("software of 65", "software", func(w *descriptorDoc) { w.Software = strings.Repeat("~", 65) })
-	try("software with an escape", "software", func(w *descriptorDoc) { w.Software = "\x1b[31m" })
-	try("software not ASCII", "software", func(w *descriptorDoc) { w.Software = "tör" })
-	for ms, want := range map[int64]string{1: "", maxTime: "", 0: "published", -1: "published", maxTime + 1: "published", math.MaxInt64: "published"} {
-		try("published", want, func(w *descriptorDoc) { w.Published = ms })
-	}
 }
 
 // What Sign is asked to write it checks like a reader: an operator hears of a mistake before any authority.

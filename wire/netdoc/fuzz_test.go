@@ -8,6 +8,7 @@ import (
 
 // Whatever is accepted encodes to the bytes that it came from. The fuzzer's bytes are tried twice: as an
 // envelope, and as a document inside an envelope that is signed well, which random bytes never get to.
+// Give -fuzzminimizetime=1x: else the minutes go into making the first find smaller.
 
 func fuzzDocument(f *testing.F, k kind) {
 	var s sample

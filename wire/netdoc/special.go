@@ -25,7 +25,7 @@ var special4 = prefixes(
 
 var special6 = prefixes(
 	"::/3",          // all outside 2000::/3: loopback, unspecified, IPv4-compatible, 64:ff9b:1::/48, ...
-	"4000::/2",      //
+	"4000::/2",      // not allocated
 	"8000::/1",      // unique local, link-local, multicast
 	"2001::/23",     // protocol assignments: Teredo, benchmarking, ORCHID
 	"2001:db8::/32", // documentation
