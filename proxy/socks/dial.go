@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -58,7 +59,7 @@ func (c *client) watch() (ctx context.Context, stop func()) {
 	go func() {
 		defer close(done)
 		if c.readAhead(); c.readErr != nil {
-			cancel(errHungUp)
+			cancel(cmp.Or(context.Cause(c.ctx), errHungUp)) // the end of Serve closes the connection, too
 		}
 	}()
 	return ctx, func() {

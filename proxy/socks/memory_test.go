@@ -23,7 +23,7 @@ type memoryHalf struct {
 	cond     sync.Cond
 	buf      []byte
 	ended    bool // by the writer: EOF after buf
-	reset    bool // by either: nothing more comes out
+	reset    bool // by the writer: an error after buf
 	unwanted bool // the reader has closed
 	closed   bool // the writer has closed
 
@@ -58,13 +58,13 @@ func (c *memoryConn) Read(p []byte) (int, error) {
 			return 0, net.ErrClosed
 		case h.readLate:
 			return 0, os.ErrDeadlineExceeded
-		case h.reset:
-			return 0, syscall.ECONNRESET
 		case len(h.buf) > 0:
 			n := copy(p, h.buf)
 			h.buf = h.buf[n:]
 			h.cond.Broadcast()
 			return n, nil
+		case h.reset:
+			return 0, syscall.ECONNRESET
 		case h.ended:
 			return 0, io.EOF
 		}

@@ -80,6 +80,11 @@ func (t *target) WriteTo(io.Writer) (n int64, err error) {
 // CloseWrite ends the upload: the destination is told of the end of the client's data, unless that broke off.
 func (t *target) CloseWrite() (err error) {
 	defer t.client.relays.Done()
+	defer func() {
+		if err == errPanic { // the destination has not been told: nothing else might ever end the download
+			t.close()
+		}
+	}()
 	defer t.client.rescue(&err)
 	if t.torn || t.writeErr != nil {
 		return nil
