@@ -1,0 +1,28 @@
+// Command torproxy sends connections through several relays, so that no single one sees both who connects
+// and where to. Without a command it is the client: a SOCKS5 port, an HTTP port, and, if it is given no
+// network, a whole private network in its own process to try it out on.
+//
+//	root.go        the command line, and what becomes of an error     one file per command below it
+//	client.go      the client's run, step by step
+//	listen.go      its two ports; taken.go, who has a port that is taken
+//	backend.go     what the front door shows of the proxy
+//	report.go      what is said, to a person (person.go, screen.go) or to a program (events.go)
+//	failure.go     an error as a person is told it
+//
+// Exit codes: 0 done, which for the client is being stopped by SIGINT or SIGTERM; 1 failed; 2 wrong usage:
+// a command line that no machine and no network could carry out. A network file that is missing or invalid
+// and a port that is taken are therefore 1, a port that is no number is 2.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal finds the system's default and ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"torproxy/proxy"
+	"torproxy/wire"
+)
+
+// run is the program: it carries out a command line until it is done or ctx ends, and returns the exit
+// code. It has waited for everything that it started. stdout and stderr may be terminals, which are
+// treated as such.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out := &output{stdout: newScreen(stdout), stderr: newScreen(stderr)}
+	root := newRoot(out)
+	root.SetArgs(slices.Concat([]string{}, args)) // never nil, for which cobra would take os.Args
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	// A flag before --json that is wrong ends the parsing before --json is seen.
+	out.json = out.json || slices.Contains(args, "--json")
+	f := failureOf(err)
+	out.reporter().failed(f)
+	return f.exit()
+}
+
+// newRoot returns the command line: the client, with the other commands below it.
+func newRoot(out *output) *cobra.Command {
+	o := options{
+		hops:  proxy.DefaultHops,
+		socks: listenAddress{network: "tcp", address: "127.0.0.1:9050"},
+		http:  listenAddress{network: "tcp", address: "127.0.0.1:8118", tcpOnly: true},
+	}
+	root := &cobra.Command{
+		Use:   "torproxy",
+		Short: "Connections through several relays, none of which sees both ends",
+		Long: "torproxy sends connections through several relays, so that no single one sees both who connects and\n" +
+			"where to. Programs reach it by SOCKS5 or as an HTTP proxy. Without --network it starts a private\n" +
+			"network on this machine: for trying out, no anonymity.",
+		Example: "  torproxy --hops 5\n" +
+			"  curl --socks5-hostname 127.0.0.1:9050 http://example.com/\n" +
+			"  curl -x http://127.0.0.1:8118 http://example.com/",
+		Version:           version(),
+		Args:              noArguments,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if out.verbose > 0 && out.quiet {
+				return wrongUsage(cmd.CommandPath(), "-v and -q contradict each other")
+			}
+			if err := o.check(); err != nil {
+				return wrongUsage(cmd.CommandPath(), err.Error())
+			}
+			return runClient(cmd.Context(), o, out)
+		},
+	}
+	root.SetVersionTemplate(versionLine())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return wrongUsage(cmd.CommandPath(), err.Error())
+	})
+	addClientFlags(root, &o, out)
+	root.SetHelpCommand(newHelp(root))
+	root.AddCommand(newCompletion(root), newVersion())
+	return root
+}
+
+func addClientFlags(root *cobra.Command, o *options, out *output) {
+	f := root.Flags()
+	f.SortFlags = false
+	f.Var(&o.hops, "hops", "relays that every connection goes through, 1 to 8")
+	f.Var(&o.socks, "socks", "listen for SOCKS5 on `ADDRESS`: IP:PORT (port 0 picks a free one) or unix:/path")
+	f.Var(&o.http, "http", "listen as an HTTP proxy on `ADDRESS`; its own page shows what goes on")
+	f.StringVar(&o.network, "network", "", "the network to use, as described by `FILE` (default: a private one on this machine)")
+	f.BoolVar(&out.json, "json", false, "print events on stdout, one JSON object per line")
+	f.CountVarP(&out.verbose, "verbose", "v", "log what happens; -vv also destinations and addresses")
+	f.BoolVarP(&out.quiet, "quiet", "q", false, "print nothing but errors")
+	f.BoolP("help", "h", false, "print this")
+	f.Bool("version", false, "print the version")
+	root.RegisterFlagCompletionFunc("hops", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		var all []cobra.Completion
+		for n := 1; n <= wire.MaxHops; n++ {
+			all = append(all, strconv.Itoa(n))
+		}
+		return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+	})
+	root.RegisterFlagCompletionFunc("socks", cobra.NoFileCompletions)
+	root.RegisterFlagCompletionFunc("http", cobra.NoFileCompletions)
+	root.MarkFlagFilename("network", "json")
+}
+
+// noArguments accepts none; a word in a command's place may be a command's name misspelt.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if !cmd.HasSubCommands() {
+		return wrongUsage(cmd.CommandPath(), fmt.Sprintf("%s takes no argument, but was given %q", cmd.CommandPath(), args[0]))
+	}
+	f := wrongUsage(cmd.CommandPath(), fmt.Sprintf("there is no command %q", args[0]))
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		f.advice = fmt.Sprintf("did you mean %s %s? %s", cmd.CommandPath(), near[0], f.advice)
+	}
+	return f
+}
+
+// newHelp is cobra's help command, except that an unknown command is an error.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Print the help of a command",
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var names []cobra.Completion
+			for _, c := range root.Commands() {
+				if c.IsAvailableCommand() {
+					names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			topic, rest, err := root.Find(args)
+			if err != nil {
+				return wrongUsage(root.CommandPath(), err.Error())
+			}
+			if len(rest) > 0 {
+				return noArguments(topic, rest)
+			}
+			topic.InitDefaultHelpFlag()
+			return topic.Help()
+		},
+	}
+}
