@@ -141,6 +141,9 @@ func (p *Proxy) Hops() int { return p.cfg.Hops }
 // Consensus returns the newest verified consensus, nil before the first.
 func (p *Proxy) Consensus() *netdoc.Consensus { return p.follower.Current() }
 
+// Changed returns a channel that is closed when the proxy next has another consensus.
+func (p *Proxy) Changed() <-chan struct{} { return p.follower.Changed() }
+
 // NewIdentity makes sure that no later stream shares a circuit with an earlier one. Streams that are open
 // stay where they are.
 func (p *Proxy) NewIdentity() {

@@ -14,11 +14,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -318,10 +318,10 @@ func hopeless(ctx context.Context, _, _ string) (net.Conn, error) {
 func TestDestinationFailures(t *testing.T) {
 	refused := listen(t)
 	refused.Close()
-	var opened atomic.Int32
-	n := startNetwork(t, localnet.Config{Relay: func(_ int, cfg *relay.Config) {
+	forbidden := netip.MustParseAddr("127.9.9.8")
+	own := func(to netip.AddrPort) bool { return to.Addr() == forbidden }
+	n := startNetwork(t, localnet.Config{Own: own, Relay: func(_ int, cfg *relay.Config) {
 		cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-			opened.Add(1)
 			if strings.HasPrefix(address, "127.9.9.9:") {
 				return hopeless(ctx, network, address)
 			}
@@ -337,7 +337,7 @@ func TestDestinationFailures(t *testing.T) {
 		{"refused", refused.Addr().String(), "connection refused", http.StatusBadGateway},
 		{"no such name", "does-not-exist.invalid:80", "host unreachable", http.StatusBadGateway},
 		{"never answers", "127.9.9.9:80", "host unreachable", http.StatusGatewayTimeout},
-		{"not allowed", "224.0.0.1:80", "connection not allowed by ruleset", http.StatusForbidden},
+		{"not allowed", "127.9.9.8:80", "connection not allowed by ruleset", http.StatusForbidden},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
