@@ -107,9 +107,17 @@ func (c *memoryConn) SetLinger(sec int) error {
 	return nil
 }
 
+// Close loses what is on its way if bytes are left unread, as a kernel may.
 func (c *memoryConn) Close() error {
-	c.in.change(func() { c.in.unwanted = true })
+	unread := false
+	c.in.change(func() {
+		unread = len(c.in.buf) > 0
+		c.in.unwanted, c.in.buf = true, nil
+	})
 	c.out.change(func() {
+		if unread {
+			c.out.reset, c.out.buf = true, nil
+		}
 		if !c.out.closed && c.linger == 0 {
 			c.out.reset = true
 		}

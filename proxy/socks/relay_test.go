@@ -109,7 +109,7 @@ func TestEarlyAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, dest, done := tunnel(t, Config{}, wrap)
-			send(t, client, "a large upload")
+			send(t, client, strings.Repeat("upload", bufferSize)[:3*bufferSize])
 			send(t, dest, "413 too large")
 			dest.CloseWrite()
 			if got, err := io.ReadAll(client); string(got) != "413 too large" || err != nil {

