@@ -18,6 +18,7 @@ const (
 	maxMembers      = 8192             // relays that an authority knows; a day's attempts to fill it cost 50 MB
 	perSubnet       = 8                // times PerAddress: relays in one /24 or IPv6 /48
 	futureTolerance = 10 * time.Minute // by how much a relay's clock may be ahead
+	maxAge          = 24 * time.Hour   // of a descriptor that is new here; relays renew theirs every eight hours
 )
 
 // roster is the relays that an authority knows: it admits descriptors, notes what tests said, and lists
@@ -94,15 +95,15 @@ func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registrati
 
 // take is admit, without the store.
 func (r *roster) take(d *netdoc.Descriptor, now time.Time) directory.Registration {
+	m := r.members[d.ID]
+	if m != nil && m.descriptor.Digest() == d.Digest() {
+		r.revive(m, now)
+		return directory.Registration{Result: directory.Known}
+	}
 	if err := r.judge(d, now); err != nil {
 		return refused(err)
 	}
-	m := r.members[d.ID]
-	switch {
-	case m != nil && m.descriptor.Digest() == d.Digest():
-		r.revive(m, now)
-		return directory.Registration{Result: directory.Known}
-	case m != nil && d.Published <= m.descriptor.Published:
+	if m != nil && d.Published <= m.descriptor.Published {
 		return refused(errors.New("a newer descriptor of this relay is held"))
 	}
 	if err := r.makeRoom(d, m == nil); err != nil {
@@ -125,6 +126,9 @@ func refused(err error) directory.Registration {
 func (r *roster) judge(d *netdoc.Descriptor, now time.Time) error {
 	if published := time.UnixMilli(d.Published); published.After(now.Add(futureTolerance)) {
 		return fmt.Errorf("published %v in the future: the relay's clock is fast", published.Sub(now).Round(time.Second))
+	}
+	if published := time.UnixMilli(d.Published); now.Sub(published) > maxAge {
+		return fmt.Errorf("published %v ago, which is too old: a replay, or the relay's clock is slow", now.Sub(published).Round(time.Second))
 	}
 	if ended := time.UnixMilli(d.OnionKeys[0].Until); !ended.After(now) {
 		return fmt.Errorf("its onion key ended %v ago: the descriptor is old, or the relay's clock slow", now.Sub(ended).Round(time.Second))

@@ -264,5 +264,5 @@ func await(at time.Time) {
 func initial(p *netdoc.Params) {
 	p.Start = time.Now().UnixMilli()
 	p.InitialRound = netdoc.Duration(250 * time.Millisecond)
-	p.InitialRounds = 8
+	p.InitialRounds = 5
 }

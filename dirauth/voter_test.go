@@ -25,7 +25,7 @@ func TestEveryRound(t *testing.T) {
 				p.start(all...)
 				defer p.stop(all...)
 				validAfter := p.Params.NextRound(time.Now())
-				for k := range 20 {
+				for k := range 8 {
 					await(validAfter)
 					c := p.agreed(validAfter, all...)
 					if len(c.Relays) != 6 || len(c.Voters) != n {

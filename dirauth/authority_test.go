@@ -1,0 +1,303 @@
+package dirauth
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"torproxy/wire"
+	"torproxy/wire/directory"
+	"torproxy/wire/link"
+	"torproxy/wire/netdoc"
+	"torproxy/wire/onion"
+)
+
+// Tests over loopback UDP: nothing in them but relays is made up.
+
+// listen opens a socket on loopback.
+func listen(t *testing.T) (net.PacketConn, netip.AddrPort) {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, conn.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// city is a network of authorities that run.
+type city struct {
+	*town
+	authorities []*Authority
+}
+
+// startCity runs n authorities with rounds of 250 ms until the test ends.
+func startCity(t *testing.T, n int) *city {
+	t.Helper()
+	c := &city{town: newTown(n)}
+	c.Params.Round = netdoc.Duration(time.Second)
+	c.Params.Start = time.Now().UnixMilli()
+	c.Params.InitialRound = netdoc.Duration(250 * time.Millisecond)
+	c.Params.InitialRounds = 1000
+	var conns []net.PacketConn
+	for i := range n {
+		conn, addr := listen(t)
+		conns = append(conns, conn)
+		c.Authorities[i].Addresses = []netip.AddrPort{addr}
+	}
+	for i := range n {
+		a, err := New(Config{Network: c.Network, Identity: c.keys[i], Conn: conns[i]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.authorities = append(c.authorities, a)
+		runUntilCleanup(t, a.Run, conns[i])
+	}
+	return c
+}
+
+// runUntilCleanup runs something until the test ends, or the returned function is called, and then closes
+// its socket.
+func runUntilCleanup(t *testing.T, run func(context.Context) error, conn net.PacketConn) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		conn.Close()
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// responder is a relay that answers handshakes, and nothing else.
+type responder struct {
+	descriptor []byte
+	id         wire.ID
+	tests      atomic.Int32 // handshakes answered
+	stop       func()
+}
+
+func startResponder(t *testing.T, i int) *responder {
+	t.Helper()
+	conn, addr := listen(t)
+	private, err := onion.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := describe(t, i, func(d *netdoc.Descriptor) {
+		d.Addresses = []netip.AddrPort{addr}
+		d.Published = time.Now().UnixMilli()
+		d.OnionKeys = []netdoc.OnionKey{{Public: private.Public(), From: d.Published, Until: d.Published + time.Hour.Milliseconds()}}
+	})
+	r := &responder{descriptor: d.Raw(), id: d.ID}
+	ring := onion.NewKeyring(d.ID, private, 1000)
+	node, err := link.NewNode(link.Config{Conn: conn, Identity: key("relay", i), Circuit: func(_ context.Context, s *link.Stream) {
+		packet := make([]byte, wire.CreateSize)
+		if _, err := io.ReadFull(s, packet); err != nil {
+			return
+		}
+		peeled, err := ring.Peel(packet, time.Now())
+		if err != nil {
+			t.Errorf("peel: %v", err)
+			return
+		}
+		created, _, err := peeled.Answer(wire.StatusReady, nil)
+		if err != nil {
+			t.Errorf("answer: %v", err)
+			return
+		}
+		if _, err := s.Write(created); err == nil {
+			r.tests.Add(1)
+			io.Copy(io.Discard, s) // until the authority resets the circuit
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.stop = runUntilCleanup(t, node.Run, conn)
+	return r
+}
+
+// startClient returns a client of directories: an anonymous one if identity is nil.
+func startClient(t *testing.T, identity ed25519.PrivateKey) *directory.Client {
+	t.Helper()
+	conn, _ := listen(t)
+	node, err := link.NewNode(link.Config{Conn: conn, Identity: identity})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := directory.NewClient(node)
+	runUntilCleanup(t, node.Run, conn)
+	t.Cleanup(client.Close)
+	return client
+}
+
+// register posts a descriptor to an authority.
+func (c *city) register(t *testing.T, client *directory.Client, i int, descriptor []byte) directory.Registration {
+	t.Helper()
+	answer, err := client.Post(t.Context(), directory.PeerOf(c.Authorities[i]), directory.DescriptorPath, descriptor, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r directory.Registration
+	if err := json.Unmarshal(answer, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// until waits for a consensus at every authority that is as wanted, and checks that they never differ.
+func (c *city) until(t *testing.T, what string, want func(*netdoc.Consensus) bool) {
+	t.Helper()
+	limit := time.NewTimer(time.Minute)
+	defer limit.Stop()
+	digests := map[int64]netdoc.Digest{}
+	for i, a := range c.authorities {
+		for {
+			changed := a.follower.Changed()
+			consensus := a.Consensus()
+			if consensus != nil {
+				if d, seen := digests[consensus.ValidAfter]; seen && d != consensus.Digest() {
+					t.Fatal("two documents for one round")
+				}
+				digests[consensus.ValidAfter] = consensus.Digest()
+				if want(consensus) {
+					break
+				}
+			}
+			select {
+			case <-changed:
+			case <-limit.C:
+				t.Fatalf("authority %d has no consensus with %s", i, what)
+			}
+		}
+	}
+}
+
+func TestAuthoritiesOverUDP(t *testing.T) {
+	c := startCity(t, 4)
+	client := startClient(t, nil)
+	var relays []*responder
+	for i := range 3 {
+		relays = append(relays, startResponder(t, i))
+	}
+	for i := range c.Authorities {
+		for _, r := range relays {
+			if got := c.register(t, client, i, r.descriptor); got.Result != directory.Added {
+				t.Errorf("first registration: %v", got)
+			}
+			if got := c.register(t, client, i, r.descriptor); got.Result != directory.Known {
+				t.Errorf("second registration: %v", got)
+			}
+		}
+		if got := c.register(t, client, i, []byte("garbage")); got.Result != directory.Refused || got.Reason == "" {
+			t.Errorf("registration of garbage: %v", got)
+		}
+	}
+	c.until(t, "three relays", func(c *netdoc.Consensus) bool { return len(c.Relays) == 3 })
+	for i, r := range relays {
+		if n := r.tests.Load(); n < 4 {
+			t.Errorf("relay %d was tested %d times, by four authorities", i, n)
+		}
+	}
+	relays[2].stop()
+	c.until(t, "two relays", func(c *netdoc.Consensus) bool {
+		_, in := c.Relay(relays[2].id)
+		return len(c.Relays) == 2 && !in
+	})
+	c.checkServed(t, client, relays[0])
+}
+
+// checkServed fetches what an authority serves to everybody.
+func (c *city) checkServed(t *testing.T, client *directory.Client, r *responder) {
+	t.Helper()
+	peer := directory.PeerOf(c.Authorities[0])
+	raw, etag, err := client.Fetch(t.Context(), peer, directory.ConsensusPath, "", netdoc.MaxConsensus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	consensus, err := netdoc.ParseConsensus(raw, c.Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `"` + consensus.Digest().String() + `"`; etag != want {
+		t.Errorf("etag %s, want %s", etag, want)
+	}
+	entry, ok := consensus.Relay(r.id)
+	if !ok {
+		t.Fatal("the relay is not in")
+	}
+	raw, _, err = client.Fetch(t.Context(), peer, directory.DescriptorPath+"/"+entry.Descriptor.String(), "", netdoc.MaxDescriptor)
+	if err != nil || netdoc.DigestOf(raw) != entry.Descriptor {
+		t.Errorf("descriptor by digest: %v", err)
+	}
+}
+
+// Votes, echoes and signatures are taken from authorities only, each for its own.
+func TestOnlyAuthoritiesVote(t *testing.T) {
+	c := startCity(t, 4)
+	peer := directory.PeerOf(c.Authorities[0])
+	vote := c.voteWith(t, 1, func(v *netdoc.Vote) {
+		v.ValidAfter = c.authorities[0].voter.present(time.Now().Add(time.Second)).UnixMilli()
+	}).Raw()
+	for _, tt := range []struct {
+		name string
+		key  ed25519.PrivateKey
+		path string
+		body []byte
+		want int
+	}{
+		{"a client", nil, directory.VotePath, vote, http.StatusForbidden},
+		{"a stranger", key("stranger", 0), directory.VotePath, vote, http.StatusForbidden},
+		{"another authority", c.keys[2], directory.VotePath, vote, http.StatusForbidden},
+		{"the authority itself, garbage", c.keys[1], directory.EchoPath, []byte("garbage"), http.StatusBadRequest},
+		{"a vote as a signature", c.keys[1], directory.SignaturePath, vote, http.StatusBadRequest},
+		{"an old vote", c.keys[1], directory.VotePath, c.vote(t, 1).Raw(), http.StatusConflict},
+	} {
+		_, err := startClient(t, tt.key).Post(t.Context(), peer, tt.path, tt.body, 4096)
+		if refusal, ok := errors.AsType[*directory.StatusError](err); !ok || refusal.Code != tt.want {
+			t.Errorf("%s: %v, want status %d", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	c := newTown(4)
+	conn, _ := listen(t)
+	defer conn.Close()
+	for name, cfg := range map[string]Config{
+		"no network":      {Identity: c.keys[0], Conn: conn},
+		"a bad network":   {Network: &netdoc.Network{}, Identity: c.keys[0], Conn: conn},
+		"no key":          {Network: c.Network, Conn: conn},
+		"a stranger":      {Network: c.Network, Identity: key("stranger", 0), Conn: conn},
+		"no socket":       {Network: c.Network, Identity: c.keys[0]},
+		"a broken store":  {Network: c.Network, Identity: c.keys[0], Conn: conn, Store: broken{NewMemoryStore()}},
+		"a broken store2": {Network: c.Network, Identity: c.keys[0], Conn: conn, Store: broken2{NewMemoryStore()}},
+	} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// Stores of which something cannot be read.
+type (
+	broken  struct{ Store }
+	broken2 struct{ Store }
+)
+
+func (broken) Descriptors() ([][]byte, error) { return nil, errors.New("disk gone") }
+func (broken2) Consensus() ([]byte, error)    { return nil, errors.New("disk gone") }
