@@ -141,7 +141,7 @@ type circuit struct {
 	client, exit         *Session
 	clientPipe, exitPipe *memPipe
 	clientErr, exitErr   error // of Run, after ended
-	running              sync.WaitGroup
+	running, accepted    sync.WaitGroup
 }
 
 type circuitOptions struct {
@@ -161,7 +161,7 @@ func newCircuit(t testing.TB, o circuitOptions) *circuit {
 		o.cells = 32
 	}
 	c := &circuit{client: NewSession(Config{Budget: o.budget})}
-	c.exit = NewSession(Config{Accept: func(st *Stream) { c.running.Go(func() { o.accept(st) }) }})
+	c.exit = NewSession(Config{Accept: func(st *Stream) { c.accepted.Go(func() { o.accept(st) }) }})
 	c.clientPipe, c.exitPipe = newPipes(o.cells, o.delay)
 	c.running.Go(func() { c.clientErr = c.client.Run(c.clientPipe, new(counting)) })
 	c.running.Go(func() { c.exitErr = c.exit.Run(c.exitPipe, new(counting)) })
@@ -173,6 +173,7 @@ func newCircuit(t testing.TB, o circuitOptions) *circuit {
 func (c *circuit) end() {
 	c.client.Close(nil)
 	c.running.Wait()
+	c.accepted.Wait()
 }
 
 func (c *circuit) open(t testing.TB) *Stream {

@@ -147,7 +147,7 @@ func (st *Stream) onEnd(body []byte) error {
 	}
 	st.endRecv = true
 	st.done()
-	if reason == wire.ReasonDone && st.isConnected {
+	if reason == wire.ReasonDone && st.isConnected && st.err == nil {
 		st.eof = true // the peer's application closed: its last byte is the end
 	}
 	st.end(wire.ReasonDone, &wire.EndError{Reason: reason, Remote: true})
