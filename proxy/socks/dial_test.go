@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +101,9 @@ func TestEarlyData(t *testing.T) {
 			io.WriteString(near, greetNone+connect("web.test", 80)+first)
 			<-started
 			io.WriteString(near, second)
+			if size <= 4096 { // it is certain to be read while Dial runs
+				near.drained()
+			}
 			close(proceed)
 			io.WriteString(near, third)
 			near.CloseWrite()
@@ -121,6 +125,24 @@ func TestStreamDespiteHangUp(t *testing.T) {
 	}}
 	if got, want := converse(t, cfg, greetNone+connect("a", 1)+"request"), choseNone+connected+"request"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// If the client broke off meanwhile, what it had sent must not look complete to the destination.
+func TestBreakOffDuringDial(t *testing.T) {
+	client, accepted := memoryPipe()
+	stream, dest := memoryPipe()
+	defer dest.Close()
+	cfg := Config{Dial: func(ctx context.Context, _ Request) (net.Conn, error) {
+		client.Reset()
+		<-ctx.Done()
+		stream.SetLinger(0)
+		return stream, nil
+	}}
+	send(t, client, greetNone+connect("a", 1)+"half a req")
+	New(cfg).serveConn(t.Context(), accepted)
+	if _, err := io.ReadAll(dest); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the destination saw %v", err)
 	}
 }
 
@@ -182,6 +204,22 @@ func TestHandshakeTimeout(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A client is watched for as long as Dial takes.
+func TestLateHangUpCancelsDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDialing()
+		near, far := memoryPipe()
+		go New(Config{Dial: d.dial}).serveConn(t.Context(), far)
+		send(t, near, greetNone+connect("slow.test", 80))
+		<-time.After(time.Hour)
+		near.Close()
+		if err := <-d.ended; !errors.Is(err, errHungUp) {
+			t.Errorf("Dial was ended by %v", err)
+		}
+		synctest.Wait()
+	})
 }
 
 // Neither a long Dial nor a silent stream falls to the handshake's deadline.

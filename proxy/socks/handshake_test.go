@@ -127,16 +127,9 @@ func TestHandshakeByteByByte(t *testing.T) {
 		defer close(done)
 		New(Config{Dial: dialEcho}).serveConn(t.Context(), far)
 	}()
-	drained := func() {
-		far.in.mu.Lock()
-		defer far.in.mu.Unlock()
-		for len(far.in.buf) > 0 {
-			far.in.cond.Wait()
-		}
-	}
 	for _, b := range []byte(greetLogin + login + connect("web.test", 80)) {
 		send(t, near, string([]byte{b}))
-		drained()
+		near.drained()
 	}
 	expect(t, near, choseLogin+connected)
 	send(t, near, "hello")

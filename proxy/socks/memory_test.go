@@ -63,7 +63,8 @@ func (c *memoryConn) Read(p []byte) (int, error) {
 			h.buf = h.buf[n:]
 			h.cond.Broadcast()
 			return n, nil
-		case h.reset:
+		case h.reset: // told once, as kernels do
+			h.reset, h.ended = false, true
 			return 0, syscall.ECONNRESET
 		case h.ended:
 			return 0, io.EOF
@@ -118,12 +119,22 @@ func (c *memoryConn) Close() error {
 		if unread {
 			c.out.reset, c.out.buf = true, nil
 		}
-		if !c.out.closed && c.linger == 0 {
+		if !c.out.ended && c.linger == 0 {
 			c.out.reset = true
 		}
-		c.out.closed, c.out.ended = true, true
+		c.out.closed, c.out.ended = true, !c.out.reset
 	})
 	return c.SetDeadline(time.Time{})
+}
+
+// drained waits until the other end has read everything.
+func (c *memoryConn) drained() {
+	h := c.out
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for len(h.buf) > 0 {
+		h.cond.Wait()
+	}
 }
 
 // Reset closes the connection so that the other end's reads fail.

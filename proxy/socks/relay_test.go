@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"torproxy/wire"
 )
@@ -101,22 +102,27 @@ func TestBreakOff(t *testing.T) {
 	})
 }
 
-// A destination that answers early and takes no more (END, STOP_SENDING) must not cost the client the answer.
+// A destination that answers early and takes no more (END, STOP_SENDING) must not cost the client the
+// answer, however late that comes.
 func TestEarlyAnswer(t *testing.T) {
 	for name, wrap := range map[string]func(*memoryConn) net.Conn{
 		"plain":      func(c *memoryConn) net.Conn { return deafConn{c} },
 		"ReaderFrom": func(c *memoryConn) net.Conn { return deafReaderFrom{deafConn{c}} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			client, dest, done := tunnel(t, Config{}, wrap)
-			send(t, client, strings.Repeat("upload", bufferSize)[:3*bufferSize])
-			send(t, dest, "413 too large")
-			dest.CloseWrite()
-			if got, err := io.ReadAll(client); string(got) != "413 too large" || err != nil {
-				t.Errorf("%q, %v", got, err)
-			}
-			client.Close()
-			<-done
+			synctest.Test(t, func(t *testing.T) {
+				client, dest, done := tunnel(t, Config{}, wrap)
+				send(t, client, strings.Repeat("upload", bufferSize)[:3*bufferSize])
+				synctest.Wait()
+				send(t, dest, "413 too large")
+				dest.CloseWrite()
+				synctest.Wait() // only now the client reads
+				if got, err := io.ReadAll(client); string(got) != "413 too large" || err != nil {
+					t.Errorf("%q, %v", got, err)
+				}
+				client.Close()
+				<-done
+			})
 		})
 	}
 }

@@ -161,8 +161,8 @@ func TestServeEnds(t *testing.T) {
 				if took := time.Since(start); took != 0 {
 					t.Errorf("Serve took %v to end", took)
 				}
-				if _, err := io.ReadAll(conn); err == nil {
-					t.Error("a connection that was cut looks ended")
+				if _, err := io.ReadAll(conn); err == nil && strings.Contains(tt.out, connected) {
+					t.Error("a stream that was cut looks ended")
 				}
 				if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 					t.Errorf("the listener is open: %v", err)
@@ -170,6 +170,42 @@ func TestServeEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slowToEnd is a stream whose Read takes an hour to notice that it was closed.
+type slowToEnd struct{ *memoryConn }
+
+func (c slowToEnd) Read(p []byte) (int, error) {
+	n, err := c.memoryConn.Read(p)
+	<-time.After(time.Hour)
+	return n, err
+}
+
+func TestServeWaitsForStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newMemoryListener()
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() {
+			served <- New(Config{Dial: func(context.Context, Request) (net.Conn, error) {
+				near, _ := memoryPipe()
+				return slowToEnd{near}, nil
+			}}).Serve(ctx, l)
+		}()
+		conn := l.dial()
+		defer conn.Close()
+		send(t, conn, greetNone+connect("a", 1))
+		expect(t, conn, choseNone+connected)
+		synctest.Wait()
+		start := time.Now()
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != time.Hour {
+			t.Errorf("Serve took %v to end", took)
+		}
+	})
 }
 
 func TestServeEndedContext(t *testing.T) {

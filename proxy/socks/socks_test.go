@@ -121,7 +121,7 @@ func expect(t testing.TB, r io.Reader, want string) {
 	got := make([]byte, len(want))
 	n, err := io.ReadFull(r, got)
 	if string(got[:n]) != want {
-		t.Fatalf("got %q, want %q (%v)", got[:n], want, err)
+		t.Fatalf("got %d bytes %.100q, want %d %.100q (%v)", n, got[:n], len(want), want, err)
 	}
 }
 
