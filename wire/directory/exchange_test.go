@@ -41,6 +41,7 @@ func listenUDP(t *testing.T, addr string) net.PacketConn {
 func startServer(t *testing.T, conn net.PacketConn, key ed25519.PrivateKey, h http.Handler) *server {
 	t.Helper()
 	addr := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	s := &server{Peer: Peer{ID: wire.PublicID(key), Addresses: []netip.AddrPort{addr}}}
 	s.stop = startNode(t, link.Config{Conn: conn, Identity: key, Directory: func(ctx context.Context, c *quic.Conn) {
 		s.conns.Add(1)
