@@ -14,12 +14,13 @@ var errOverloaded = errors.New("relay: too many circuits wait to be peeled")
 // peelPool lets as many goroutines peel at once as there are processors, and a bounded number wait: so
 // circuits being built cannot starve the circuits in use.
 type peelPool struct {
-	slots   chan struct{}
-	waiting atomic.Int64
+	slots    chan struct{}
+	waiting  atomic.Int64
+	deadline time.Duration // that one may wait
 }
 
 func newPeelPool() *peelPool {
-	return &peelPool{slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &peelPool{slots: make(chan struct{}, runtime.GOMAXPROCS(0)), deadline: peelDeadline}
 }
 
 // do runs f in a slot; errOverloaded if the queue is full or its deadline passes first.
@@ -28,7 +29,7 @@ func (p *peelPool) do(ctx context.Context, f func()) error {
 		p.waiting.Add(-1)
 		return errOverloaded
 	}
-	timeout := time.NewTimer(peelDeadline)
+	timeout := time.NewTimer(p.deadline)
 	defer timeout.Stop()
 	select {
 	case p.slots <- struct{}{}:
