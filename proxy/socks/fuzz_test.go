@@ -145,28 +145,16 @@ func (p *plainReading) request() {
 	if !ok || head[0] != 5 {
 		return
 	}
-	var host []byte
-	good := false // the destination
+	good := true // the destination
 	switch head[3] {
 	case 1:
-		host, ok = p.take(4)
-		good = true
+		_, ok = p.take(4)
 	case 4:
-		host, ok = p.take(16)
-		good = true
+		_, ok = p.take(16)
 	case 3:
+		var host []byte
 		host, ok = p.field()
-		name := strings.ToLower(string(host))
-		addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(name, "["), "]"))
-		bracketed := strings.ContainsAny(name, "[]")
-		switch {
-		case err == nil && bracketed:
-			good = addr.Zone() == "" && addr.Is6() && strings.HasPrefix(name, "[") && strings.HasSuffix(name, "]")
-		case err == nil:
-			good = addr.Zone() == ""
-		default:
-			good = nameForm.MatchString(name) && !numberForm.MatchString(name)
-		}
+		good = plainHost(strings.ToLower(string(host)))
 	default:
 		p.out.WriteString(failed(8))
 		return
@@ -182,5 +170,19 @@ func (p *plainReading) request() {
 		p.connected = true
 		p.out.WriteString(connected)
 		p.out.Write(p.in)
+	}
+}
+
+// plainHost reports whether a name in lower case is a destination.
+func plainHost(name string) bool {
+	in := strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	addr, err := netip.ParseAddr(in)
+	switch {
+	case err != nil:
+		return nameForm.MatchString(name) && !numberForm.MatchString(name)
+	case in != name:
+		return name == "["+in+"]" && addr.Is6() && addr.Zone() == ""
+	default:
+		return addr.Zone() == ""
 	}
 }
