@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,6 +95,10 @@ func handshake(node *link.Node) func(context.Context, *netdoc.Descriptor) error 
 		l, err := node.Link(ctx, d.ID, d.Addresses)
 		if err != nil {
 			return err
+		}
+		if !slices.Contains(d.Addresses, l.RemoteAddr()) {
+			// A live link from before the relay moved, or claimed to have.
+			return fmt.Errorf("the link to it leads to %v, which it does not advertise any more", l.RemoteAddr())
 		}
 		s, err := l.Open(ctx)
 		if err != nil {

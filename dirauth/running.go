@@ -24,6 +24,7 @@ const (
 type testPlan struct {
 	params  netdoc.Params
 	attempt time.Duration // what one attempt may take
+	lead    time.Duration // by how much a test begins before a vote: a failed one too is over by then
 	gap     time.Duration // least time between regular tests of one relay
 	retry   time.Duration // after a failed test
 	memory  time.Duration // a relay silent for longer is forgotten
@@ -32,9 +33,11 @@ type testPlan struct {
 
 func newTestPlan(p netdoc.Params) testPlan {
 	round := time.Duration(p.Round)
+	attempt := min(max(round/10, leastAttempt), mostAttempt)
 	return testPlan{
 		params:  p,
-		attempt: min(max(round/8, leastAttempt), mostAttempt),
+		attempt: attempt,
+		lead:    attempts*attempt + attempt/2,
 		gap:     min(round/2, mostInterval),
 		retry:   min(round/4, mostInterval),
 		memory:  min(max(memoryRounds*round, leastMemory), mostMemory),
@@ -47,7 +50,7 @@ func newTestPlan(p netdoc.Params) testPlan {
 func (p testPlan) next(t time.Time) time.Time {
 	validAfter := p.params.NextRound(t)
 	for {
-		due := newSchedule(p.params, validAfter).open.Add(-attempts * p.attempt)
+		due := newSchedule(p.params, validAfter).open.Add(-p.lead)
 		if due.Sub(t) >= mostInterval {
 			return t.Add(mostInterval)
 		}
