@@ -60,7 +60,9 @@ const (
 	dialMemory    = 10 * time.Second // a failed dial is not repeated for so long: circuits must not hammer a dead relay
 	idleTimeout   = 45 * time.Second // no packet at all: the peer is gone (default 30 s; three missed keep-alives)
 	keepAlive     = 15 * time.Second // holds NAT mappings and notices a dead peer while circuits idle (default: never)
-	emptyLifetime = 3 * time.Minute  // a link without a circuit is closed after this long
+	emptyLifetime = 3 * time.Minute  // a link without a circuit is closed by its dialler after this long
+	emptyGrace    = 30 * time.Second // and by the other side so much later: both at once would meet a circuit that was just opened
+	retiredLife   = dialTimeout      // an empty link that lost to another; the peer may not know of the other yet
 
 	// A relay pair shares one link: the default of 100 streams would be 100 circuits.
 	maxCircuits = 16384

@@ -2,13 +2,17 @@ package link
 
 import (
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"torproxy/wire"
 )
@@ -32,6 +36,16 @@ func certificate(key ed25519.PrivateKey) (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("link: make certificate: %w", err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// resetKey makes the key of stateless resets from the identity, so that it outlives a restart: the peers of
+// a relay that was restarted learn at once that their links are dead, and need not wait out the idle time.
+func resetKey(key ed25519.PrivateKey) (*quic.StatelessResetKey, error) {
+	raw, err := hkdf.Key(sha256.New, key.Seed(), nil, "torproxy/1 stateless reset", len(quic.StatelessResetKey{}))
+	if err != nil {
+		return nil, fmt.Errorf("link: derive reset key: %w", err)
+	}
+	return (*quic.StatelessResetKey)(raw), nil
 }
 
 // peerID reads the identity out of a finished handshake; ok is false if the peer showed no certificate.

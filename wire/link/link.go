@@ -24,12 +24,17 @@ type Link struct {
 	mu       sync.Mutex
 	streams  int         // circuits that run on it
 	retiring bool        // no new circuits of ours: another link to the same relay is preferred
+	closing  bool        // no circuits at all
 	empty    *time.Timer // runs while streams is 0
+	until    time.Time   // when it is due
 }
 
 func newLink(n *Node, conn *quic.Conn, peer wire.ID, dialled bool) *Link {
 	l := &Link{node: n, conn: conn, peer: peer, dialled: dialled}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.empty = time.AfterFunc(emptyLifetime, l.closeIfEmpty)
+	l.leaseIfEmpty()
 	return l
 }
 
@@ -81,11 +86,19 @@ func (l *Link) serve(ctx context.Context) {
 	}
 }
 
+// refuseOneWay ends an accepted link whose peer opens a one-way stream. The transport settings, which
+// directory connections share, allow some; on a link nobody would ever read them.
+func (l *Link) refuseOneWay(ctx context.Context) {
+	if _, err := l.conn.AcceptUniStream(ctx); err == nil {
+		l.conn.CloseWithError(quic.ApplicationErrorCode(wire.ResetViolation), "")
+	}
+}
+
 // acquire counts a circuit in; false if the link is dead.
 func (l *Link) acquire() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conn.Context().Err() != nil {
+	if !l.alive() {
 		return false
 	}
 	l.streams++
@@ -96,41 +109,66 @@ func (l *Link) acquire() bool {
 // release counts a circuit out and starts the clock when it was the last.
 func (l *Link) release() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.streams--
-	last, retiring := l.streams == 0, l.retiring
-	if last && l.conn.Context().Err() == nil {
-		l.empty.Reset(emptyLifetime)
-	}
-	l.mu.Unlock()
-	if last && retiring {
-		l.closeIfEmpty()
-	}
+	l.leaseIfEmpty()
 }
 
-// retire gives the link no new circuits of ours, and ends it when the last one has gone.
+// lease gives an empty link its time again, for a caller that is about to open a circuit; false if the
+// link is dead.
+func (l *Link) lease() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.alive() {
+		return false
+	}
+	l.leaseIfEmpty()
+	return true
+}
+
+// retire gives the link no new circuits of ours, and ends it soon after the last one has gone. Not at once:
+// the peer may open its first circuit on it in this very moment.
 func (l *Link) retire() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.retiring = true
-	empty := l.streams == 0
-	if empty {
-		// Not at once: the peer may have opened its first circuit on it in this very moment.
-		l.empty.Reset(dialTimeout)
-	}
-	l.mu.Unlock()
+	l.leaseIfEmpty()
 }
 
+// leaseIfEmpty starts the clock of a link without circuits. l.mu is held.
+func (l *Link) leaseIfEmpty() {
+	if l.streams > 0 || !l.alive() {
+		return
+	}
+	life := emptyLifetime
+	switch {
+	case l.retiring:
+		life = retiredLife
+	case !l.dialled:
+		life += emptyGrace
+	}
+	l.until = time.Now().Add(life)
+	l.empty.Reset(life)
+}
+
+// alive reports whether circuits may still run. l.mu is held.
+func (l *Link) alive() bool { return !l.closing && l.conn.Context().Err() == nil }
+
+// closeIfEmpty is called by the clock, which may have been set again at the last moment.
 func (l *Link) closeIfEmpty() {
 	l.mu.Lock()
-	empty := l.streams == 0
+	due := l.streams == 0 && !time.Now().Before(l.until)
+	l.closing = l.closing || due
 	l.mu.Unlock()
-	if empty {
+	if due {
 		l.close()
 	}
 }
 
 func (l *Link) close() {
-	l.conn.CloseWithError(quic.ApplicationErrorCode(wire.ResetDestroyed), "")
 	l.mu.Lock()
+	l.closing = true
 	l.empty.Stop()
 	l.mu.Unlock()
+	l.conn.CloseWithError(quic.ApplicationErrorCode(wire.ResetDestroyed), "")
 }

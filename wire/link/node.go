@@ -12,15 +12,12 @@ package link
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
@@ -49,21 +46,6 @@ type Node struct {
 	peers  map[wire.ID]*peer
 }
 
-// peer is what the node knows of one relay. Fields are under Node.mu.
-type peer struct {
-	best   *Link // new circuits go here
-	dial   *dial // a dial that runs
-	failed error // the last dial's error, for dialMemory
-	until  time.Time
-}
-
-// dial is one attempt that several callers may wait for.
-type dial struct {
-	done chan struct{}
-	link *Link // after done
-	err  error
-}
-
 // NewNode checks the configuration and makes the node; Run starts it. Dials work before Run does.
 func NewNode(cfg Config) (*Node, error) {
 	if err := cfg.check(); err != nil {
@@ -80,9 +62,9 @@ func NewNode(cfg Config) (*Node, error) {
 			return nil, err
 		}
 		n.id, n.cert = wire.PublicID(cfg.Identity), &cert
-		// Without a key a restarted node stays silent to its old peers, and they wait out the idle time.
-		n.transport.StatelessResetKey = new(quic.StatelessResetKey)
-		rand.Read(n.transport.StatelessResetKey[:])
+		if n.transport.StatelessResetKey, err = resetKey(cfg.Identity); err != nil {
+			return nil, err
+		}
 		unproven := rate.NewLimiter(unprovenPerSecond, unprovenPerSecond)
 		n.transport.VerifySourceAddress = func(net.Addr) bool { return !unproven.Allow() }
 	}
@@ -93,11 +75,12 @@ func NewNode(cfg Config) (*Node, error) {
 // ID returns the node's identity, zero for a client.
 func (n *Node) ID() wire.ID { return n.id }
 
-// Run accepts links until ctx ends, then closes every link, waits for every handler and returns. A client
-// accepts nothing: its Run only cleans up. It returns nil when ctx ended, else what stopped it.
+// Run accepts links until ctx ends, then closes every link, waits for every handler and returns. A node
+// that serves nothing, a client above all, accepts nothing: its Run only cleans up. It returns nil when ctx
+// ended, else what stopped it.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.close()
-	if n.cert == nil {
+	if len(n.protocols()) == 0 {
 		<-ctx.Done()
 		return nil
 	}
@@ -148,176 +131,34 @@ func (n *Node) accepted(conn *quic.Conn) {
 		id = wire.ID{}
 	}
 	l := newLink(n, conn, id, false)
-	defer l.close()
+	defer n.lost(l)
 	n.log.Debug("link accepted", "peer", id.Short())
 	if !id.IsZero() {
-		n.offer(l)
+		n.accept(l)
 	}
+	n.handlers.Go(func() { l.refuseOneWay(n.alive) })
 	l.serve(n.alive)
 }
 
-// Link returns the live link to a relay, or makes one, trying its addresses in order. Callers for the
-// same relay share one dial; a failed dial is remembered for ten seconds. ctx bounds the wait, not the
-// dial.
-func (n *Node) Link(ctx context.Context, id wire.ID, addrs []netip.AddrPort) (*Link, error) {
-	d, link, err := n.linkOrDial(id, addrs)
-	if d == nil {
-		return link, err
-	}
-	select {
-	case <-d.done:
-		return d.link, d.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// linkOrDial returns a live link, or a remembered failure, or the dial to wait for.
-func (n *Node) linkOrDial(id wire.ID, addrs []netip.AddrPort) (*dial, *Link, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		return nil, nil, ErrClosed
-	}
-	p := n.peers[id]
-	if p == nil {
-		p = &peer{}
-		n.peers[id] = p
-	}
-	switch {
-	case p.best != nil && p.best.conn.Context().Err() == nil:
-		return nil, p.best, nil
-	case p.dial != nil:
-		return p.dial, nil, nil
-	case p.failed != nil && time.Now().Before(p.until):
-		return nil, nil, p.failed
-	}
-	d := &dial{done: make(chan struct{})}
-	p.dial = d
-	n.handlers.Go(func() { n.runDial(d, id, addrs) })
-	return d, nil, nil
-}
-
-// runDial dials, stores the outcome, and then serves the new link until it dies.
-func (n *Node) runDial(d *dial, id wire.ID, addrs []netip.AddrPort) {
-	conn, err := n.dialAny(n.alive, id, addrs, wire.ALPN)
-	if err != nil {
-		n.dialled(d, id, nil, err)
-		return
-	}
-	defer n.forget(conn)
-	l := newLink(n, conn, id, true)
-	defer l.close()
-	n.log.Debug("link dialled", "peer", id.Short())
-	n.dialled(d, id, l, nil)
-	if n.cfg.Circuit != nil {
-		l.serve(n.alive)
-	} else {
-		<-conn.Context().Done()
-	}
-}
-
-func (n *Node) dialled(d *dial, id wire.ID, l *Link, err error) {
-	n.mu.Lock()
-	p := n.peers[id]
-	p.dial = nil
-	p.failed, p.until = err, time.Now().Add(dialMemory)
-	n.mu.Unlock()
-	if l != nil {
-		l = n.offer(l)
-	}
-	d.link, d.err = l, err
-	close(d.done)
-}
-
-// offer makes l the link for new circuits to its peer, unless a live one has the better right: of two
-// links between the same relays the one dialled by the smaller ID stays, the other ends when it is empty.
-// It returns the link to use.
-func (n *Node) offer(l *Link) *Link {
-	n.mu.Lock()
-	p := n.peers[l.peer]
-	if p == nil {
-		p = &peer{}
-		n.peers[l.peer] = p
-	}
-	keep, drop := l, p.best
-	if drop != nil && drop.conn.Context().Err() != nil {
-		drop = nil
-	}
-	if drop != nil && drop.dialled != l.dialled && drop.dialled == n.smallerThan(l.peer) {
-		keep, drop = drop, l
-	}
-	p.best, p.failed = keep, nil
-	n.mu.Unlock()
-	if drop != nil {
-		drop.retire()
-	}
-	return keep
-}
-
-func (n *Node) smallerThan(other wire.ID) bool { return string(n.id[:]) < string(other[:]) }
-
-// DialDirectory makes a connection for directory requests (HTTP/3) to a relay or an authority. The caller
-// closes it; the node does so at its end.
-func (n *Node) DialDirectory(ctx context.Context, id wire.ID, addrs []netip.AddrPort) (*quic.Conn, error) {
-	conn, err := n.dialAny(ctx, id, addrs, h3)
-	if err != nil {
-		return nil, err
-	}
-	context.AfterFunc(conn.Context(), func() { n.forget(conn) })
-	return conn, nil
-}
-
-// dialAny tries the addresses in order, within dialTimeout in all.
-func (n *Node) dialAny(ctx context.Context, id wire.ID, addrs []netip.AddrPort, protocol string) (*quic.Conn, error) {
-	if id == n.id {
-		return nil, errors.New("link: will not dial itself")
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	uni := int64(-1)
-	circuits := int64(-1)
-	if protocol == h3 {
-		uni = maxUniStreams
-	} else if n.cfg.Circuit != nil {
-		circuits = maxCircuits
-	}
-	err := errors.New("no address known")
-	for i, addr := range addrs {
-		attempt, stop := ctx, context.CancelFunc(func() {})
-		if i < len(addrs)-1 {
-			attempt, stop = context.WithTimeout(ctx, dialTimeout/time.Duration(len(addrs)))
-		}
-		var conn *quic.Conn
-		conn, err = n.transport.Dial(attempt, net.UDPAddrFromAddrPort(addr), dialTLS(n.cert, id, protocol), quicConfig(circuits, uni))
-		stop()
-		if err == nil {
-			if !n.track(conn) {
-				return nil, ErrClosed
-			}
-			return conn, nil
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, fmt.Errorf("link: dial relay %s: %w", id.Short(), err)
-}
-
-// track notes a live connection; when the node is already closed it closes it instead.
+// track notes a live connection, which must be given to forget in the end; when the node is already closed
+// it closes it instead.
 func (n *Node) track(conn *quic.Conn) bool {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		go conn.CloseWithError(quic.ApplicationErrorCode(wire.ResetDestroyed), "")
-		return false
+	open := !n.closed
+	if open {
+		n.conns[conn] = struct{}{}
+		n.handlers.Add(1)
 	}
-	n.conns[conn] = struct{}{}
-	return true
+	n.mu.Unlock()
+	if !open {
+		conn.CloseWithError(quic.ApplicationErrorCode(wire.ResetDestroyed), "")
+	}
+	return open
 }
 
 // forget closes a connection and drops it.
 func (n *Node) forget(conn *quic.Conn) {
+	defer n.handlers.Done()
 	conn.CloseWithError(quic.ApplicationErrorCode(wire.ResetDestroyed), "")
 	n.mu.Lock()
 	defer n.mu.Unlock()
