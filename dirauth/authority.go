@@ -115,13 +115,16 @@ func New(cfg Config) (*Authority, error) {
 // Run serves, tests and votes until ctx ends, and then returns nil; or until something fails, and returns
 // that. Everything it started has ended when it returns. It is called once.
 func (a *Authority) Run(ctx context.Context) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	var parts sync.WaitGroup
+	var first sync.Once
+	var cause error
 	part := func(run func(context.Context) error) {
 		parts.Go(func() {
 			if err := run(ctx); err != nil {
-				stop(err)
+				first.Do(func() { cause = err })
+				stop()
 			}
 		})
 	}
@@ -132,10 +135,7 @@ func (a *Authority) Run(ctx context.Context) error {
 	<-ctx.Done()
 	a.client.Close()
 	parts.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
-	}
-	return nil
+	return cause
 }
 
 // ID returns the authority's identity.

@@ -199,6 +199,34 @@ func TestTestsAreBounded(t *testing.T) {
 	})
 }
 
+// Hundreds of relays that do not answer do not keep those that do from being tested.
+func TestTheDeadWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, stop := runField(t, nil)
+		defer stop()
+		living := f.admit(t, 0)
+		await(time.Now().Add(time.Second))
+		for i := 1; i < 300; i++ {
+			f.kill(f.admit(t, i).ID, true)
+		}
+		await(time.Now().Add(time.Minute))
+		f.mu.Lock()
+		before := len(f.tries[living.ID])
+		f.mu.Unlock()
+		young := f.admit(t, 1000)
+		await(time.Now().Add(30 * time.Second))
+		f.mu.Lock()
+		n := len(f.tries[living.ID]) - before
+		f.mu.Unlock()
+		if n < 5 || !f.listed(living) {
+			t.Errorf("a relay that runs was tested %d times in six rounds", n)
+		}
+		if !f.listed(young) {
+			t.Error("a new relay was not tested")
+		}
+	})
+}
+
 // A test that began before a relay brought a new descriptor says nothing about the new one.
 func TestStaleResult(t *testing.T) {
 	r := newTestRoster(nil)

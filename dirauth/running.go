@@ -74,6 +74,27 @@ type membership struct {
 // silent reports whether the relay was tested and does not answer.
 func (m *membership) silent() bool { return m.tested && !m.running }
 
+// before reports whether a relay whose test is due is tested before another one: those that run first, as
+// clients rely on them, then those that are new. However many strangers register relays that do not
+// answer, they wait for one another only.
+func (m *membership) before(other *member) bool {
+	if m.rank() != other.rank() {
+		return m.rank() < other.rank()
+	}
+	return m.due.Before(other.due)
+}
+
+func (m *membership) rank() int {
+	switch {
+	case m.running:
+		return 0
+	case !m.tested:
+		return 1
+	default:
+		return 2
+	}
+}
+
 // schedule makes a test due at a time, if none is due earlier.
 func (r *roster) schedule(m *member, at time.Time) {
 	if !m.due.IsZero() && !at.Before(m.due) {
@@ -105,7 +126,7 @@ func (r *roster) nextTest(now time.Time) (d *netdoc.Descriptor, again time.Time)
 		case m.silent() && now.Sub(later(m.answered, m.added)) > r.test.memory:
 			r.log.Info("relay forgotten", "relay", id.Short())
 			r.remove(id)
-		case !m.due.After(now) && (d == nil || m.due.Before(r.members[d.ID].due)):
+		case !m.due.After(now) && (d == nil || m.before(r.members[d.ID])):
 			d = m.descriptor
 		case again.IsZero() || m.due.Before(again):
 			again = m.due

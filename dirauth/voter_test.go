@@ -65,122 +65,126 @@ func TestFourThatAnswerAreDoneAtOnce(t *testing.T) {
 	})
 }
 
+// liar is the authority with the faults.
+const liar = 3
+
+var faults = map[string]func(*parliament){
+	"down": func(p *parliament) {
+		p.cut = func(from, to int) bool { return from == liar || to == liar }
+	},
+	"late": func(p *parliament) {
+		p.delay = func(from, to int) time.Duration {
+			if from == liar || to == liar {
+				return 4 * time.Second
+			}
+			return 5 * time.Millisecond
+		}
+	},
+	"heard by one only": func(p *parliament) {
+		p.cut = func(from, to int) bool { return from == liar && to != 0 }
+	},
+	"heard by two only": func(p *parliament) {
+		p.cut = func(from, to int) bool { return from == liar && to == 0 }
+	},
+	"echoes to one only": func(p *parliament) {
+		p.tamper = func(from, to int, path string, body []byte) []byte {
+			if from == liar && path == directory.EchoPath && to != 1 {
+				return nil
+			}
+			return body
+		}
+	},
+	"garbage": func(p *parliament) {
+		p.tamper = func(from, to int, path string, body []byte) []byte {
+			if from == liar {
+				return []byte("garbage")
+			}
+			return body
+		}
+	},
+	"another vote for each": func(p *parliament) {
+		p.tamper = p.revote(liar, func(to int, v *netdoc.Vote) { v.Published += int64(to) })
+	},
+	"another vote for one": func(p *parliament) {
+		p.tamper = p.revote(liar, func(to int, v *netdoc.Vote) {
+			if to == 2 {
+				v.Relays = nil
+			}
+		})
+	},
+	"another vote for one, hidden": func(p *parliament) {
+		p.tamper = p.revote(liar, func(to int, v *netdoc.Vote) {
+			if to == 2 {
+				v.Relays = nil
+			}
+		})
+		p.forge = func(from, of int, path string) ([]byte, bool) {
+			return []byte("no"), of == liar && strings.HasPrefix(path, directory.VotePath)
+		}
+	},
+	"invented relays and descriptors": func(p *parliament) {
+		p.tamper = p.revote(liar, func(_ int, v *netdoc.Vote) {
+			for i := range v.Relays {
+				v.Relays[i].Descriptor = netdoc.DigestOf([]byte{byte(i)})
+				v.Relays[i].Published += 3600_000
+			}
+			d := describeNow(p.t, 99)
+			v.Relays = append(v.Relays, runs(d))
+			slices.SortFunc(v.Relays, func(a, b netdoc.VoteEntry) int { return netdoc.CompareIDs(a.ID, b.ID) })
+		})
+	},
+	"invented digests in its echo": func(p *parliament) {
+		p.tamper = func(from, to int, path string, body []byte) []byte {
+			if from != liar || path != directory.EchoPath {
+				return body
+			}
+			e, err := netdoc.ParseEcho(body, p.Network)
+			if err != nil {
+				p.t.Error(err)
+				return nil
+			}
+			for i := range e.Votes {
+				e.Votes[i].Digest = netdoc.DigestOf([]byte{byte(i), byte(to)})
+			}
+			return p.signEcho(p.t, liar, e).Raw()
+		}
+	},
+	"signs other documents": func(p *parliament) {
+		p.tamper = func(from, to int, path string, body []byte) []byte {
+			if from != liar || path != directory.SignaturePath {
+				return body
+			}
+			e, err := netdoc.ParseEndorsement(body, p.Network)
+			if err != nil {
+				p.t.Error(err)
+				return nil
+			}
+			e.Value[to]++
+			raw, err := e.Sign(p.keys[liar])
+			if err != nil {
+				p.t.Error(err)
+			}
+			return raw
+		}
+	},
+	"brings the words of others": func(p *parliament) {
+		stolen := p.vote(p.t, 0).Raw()
+		p.tamper = func(from, to int, path string, body []byte) []byte {
+			if from == liar && path == directory.VotePath {
+				return stolen
+			}
+			return body
+		}
+	},
+	"votes for another round": func(p *parliament) {
+		p.tamper = p.revote(liar, func(_ int, v *netdoc.Vote) { v.ValidAfter -= 5000 })
+	},
+}
+
 // Whatever one of four authorities does, the other three serve the same document at its time, with every
 // relay that they know and no other.
 func TestOneFaulty(t *testing.T) {
-	const liar = 3
-	for name, setUp := range map[string]func(*parliament){
-		"down": func(p *parliament) {
-			p.cut = func(from, to int) bool { return from == liar || to == liar }
-		},
-		"late": func(p *parliament) {
-			p.delay = func(from, to int) time.Duration {
-				if from == liar || to == liar {
-					return 4 * time.Second
-				}
-				return 5 * time.Millisecond
-			}
-		},
-		"heard by one only": func(p *parliament) {
-			p.cut = func(from, to int) bool { return from == liar && to != 0 }
-		},
-		"heard by two only": func(p *parliament) {
-			p.cut = func(from, to int) bool { return from == liar && to == 0 }
-		},
-		"echoes to one only": func(p *parliament) {
-			p.tamper = func(from, to int, path string, body []byte) []byte {
-				if from == liar && path == directory.EchoPath && to != 1 {
-					return nil
-				}
-				return body
-			}
-		},
-		"garbage": func(p *parliament) {
-			p.tamper = func(from, to int, path string, body []byte) []byte {
-				if from == liar {
-					return []byte("garbage")
-				}
-				return body
-			}
-		},
-		"another vote for each": func(p *parliament) {
-			p.tamper = p.revote(liar, func(to int, v *netdoc.Vote) { v.Published += int64(to) })
-		},
-		"another vote for one": func(p *parliament) {
-			p.tamper = p.revote(liar, func(to int, v *netdoc.Vote) {
-				if to == 2 {
-					v.Relays = nil
-				}
-			})
-		},
-		"another vote for one, hidden": func(p *parliament) {
-			p.tamper = p.revote(liar, func(to int, v *netdoc.Vote) {
-				if to == 2 {
-					v.Relays = nil
-				}
-			})
-			p.forge = func(from, of int, path string) ([]byte, bool) {
-				return []byte("no"), of == liar && strings.HasPrefix(path, directory.VotePath)
-			}
-		},
-		"invented relays and descriptors": func(p *parliament) {
-			p.tamper = p.revote(liar, func(_ int, v *netdoc.Vote) {
-				for i := range v.Relays {
-					v.Relays[i].Descriptor = netdoc.DigestOf([]byte{byte(i)})
-					v.Relays[i].Published += 3600_000
-				}
-				d := describeNow(p.t, 99)
-				v.Relays = append(v.Relays, runs(d))
-				slices.SortFunc(v.Relays, func(a, b netdoc.VoteEntry) int { return netdoc.CompareIDs(a.ID, b.ID) })
-			})
-		},
-		"invented digests in its echo": func(p *parliament) {
-			p.tamper = func(from, to int, path string, body []byte) []byte {
-				if from != liar || path != directory.EchoPath {
-					return body
-				}
-				e, err := netdoc.ParseEcho(body, p.Network)
-				if err != nil {
-					p.t.Error(err)
-					return nil
-				}
-				for i := range e.Votes {
-					e.Votes[i].Digest = netdoc.DigestOf([]byte{byte(i), byte(to)})
-				}
-				return p.signEcho(p.t, liar, e).Raw()
-			}
-		},
-		"signs other documents": func(p *parliament) {
-			p.tamper = func(from, to int, path string, body []byte) []byte {
-				if from != liar || path != directory.SignaturePath {
-					return body
-				}
-				e, err := netdoc.ParseEndorsement(body, p.Network)
-				if err != nil {
-					p.t.Error(err)
-					return nil
-				}
-				e.Value[to]++
-				raw, err := e.Sign(p.keys[liar])
-				if err != nil {
-					p.t.Error(err)
-				}
-				return raw
-			}
-		},
-		"brings the words of others": func(p *parliament) {
-			stolen := p.vote(p.t, 0).Raw()
-			p.tamper = func(from, to int, path string, body []byte) []byte {
-				if from == liar && path == directory.VotePath {
-					return stolen
-				}
-				return body
-			}
-		},
-		"votes for another round": func(p *parliament) {
-			p.tamper = p.revote(liar, func(_ int, v *netdoc.Vote) { v.ValidAfter -= 5000 })
-		},
-	} {
+	for name, setUp := range faults {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newParliament(t, 4, nil)
@@ -234,7 +238,6 @@ func (p *parliament) revote(liar int, change func(to int, v *netdoc.Vote)) func(
 // An authority that votes twice is left out by all, and all who met it keep the proof.
 func TestEquivocatorIsLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const liar = 3
 		p := newParliament(t, 4, nil)
 		p.tamper = p.revote(liar, func(to int, v *netdoc.Vote) {
 			if to == 2 {
