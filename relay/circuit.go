@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -62,6 +63,9 @@ func (c *circuit) readCreate(ctx context.Context) (code wire.ResetCode, ok bool)
 	}
 	var err error
 	if busy := c.relay.peel.do(ctx, func() { c.peeled, err = c.relay.keys.ring.Peel(packet, time.Now()) }); busy != nil {
+		return wire.ResetOverloaded, false
+	}
+	if errors.Is(err, onion.ErrFull) {
 		return wire.ResetOverloaded, false
 	}
 	if err != nil {

@@ -21,7 +21,7 @@ const (
 	// beyond it the stream that holds the most is ended.
 	unreadBudget = 512 << 20
 
-	replayEntries = 1 << 20 // CREATEs remembered per onion key: full is status "overloaded", never an eviction
+	replayEntries = 1 << 20 // CREATEs remembered per onion key: full is reset "overloaded", never an eviction
 
 	peelQueue    = 1024            // circuits that may wait to be peeled: beyond it, reset "overloaded"
 	peelDeadline = 2 * time.Second // that one may wait: then reset "overloaded"

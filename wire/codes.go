@@ -139,7 +139,7 @@ type ResetCode uint64
 const (
 	ResetDestroyed  ResetCode = 0 // the circuit is gone, whatever the cause
 	ResetCreate     ResetCode = 1 // CREATE was not accepted: one code for every cause
-	ResetOverloaded ResetCode = 2 // CREATE was not looked at: no room
+	ResetOverloaded ResetCode = 2 // CREATE was not served: no room
 	ResetViolation  ResetCode = 3 // the peer broke the protocol
 )
 

@@ -194,9 +194,14 @@ func newFiller(before []hop) []byte {
 	return filler
 }
 
-// ErrCreate is what every error of Keyring.Peel wraps. The stream is reset with wire.ResetCreate whatever the
+// ErrCreate is what every error of Keyring.Peel but ErrFull wraps. The stream is reset with wire.ResetCreate whatever the
 // cause: which check failed is for the local log only, and tells a prober nothing.
 var ErrCreate = errors.New("CREATE not accepted")
+
+// ErrFull is Keyring.Peel's error for a packet that could not be remembered: reset the stream with
+// wire.ResetOverloaded. It does not wrap ErrCreate. An answer would be wrong: sent twice, the packet would be
+// answered twice under one reply key, and the two answers' difference would show the sender that it ends here.
+var ErrFull = errors.New("replay cache full")
 
 var (
 	errSize     = fmt.Errorf("%w: not %d bytes", ErrCreate, wire.CreateSize)
@@ -211,15 +216,15 @@ type Peeled struct {
 	redacted
 
 	// Verdict is 0, or the status that Answer must be given: wire.StatusRefused for a head that breaks the
-	// protocol, wire.StatusOverloaded if the replay cache is full. The fields below are then unset.
+	// protocol. Last, Next and Packet are then unset.
 	Verdict wire.Status
 
 	Last   bool    // this relay is the last hop
 	Next   wire.ID // else: the next relay. The caller refuses it if it is where the packet came from
 	Packet []byte  // the CREATE for Next, wire.CreateSize bytes, to be written at most once; nil at the last hop
 
-	// Replay is what the replay cache now holds of this packet, for a file that outlives the process; zero if
-	// the cache is full. It is written before Packet goes on.
+	// Replay is what the replay cache now holds of this packet, for a file that outlives the process. It is
+	// written before Packet goes on.
 	Replay ReplayEntry
 
 	answered   atomic.Bool
@@ -265,20 +270,17 @@ func (k *onionKey) peel(self wire.ID, packet []byte, first *firstPass, now int64
 	}
 	enc, tag := packet[:encSize], packet[encSize:encSize+macSize]
 	entry := ReplayEntry{Key: k.private.digest, Hour: hd.hour, Digest: digestEnc(enc)}
-	seen := k.seen.add(entry.Digest, int64(hd.hour), now)
-	switch seen {
+	switch k.seen.add(entry.Digest, int64(hd.hour), now) {
 	case replayed:
 		return nil, errReplay
 	case stale:
 		return nil, errHour
+	case full:
+		return nil, ErrFull
 	}
 	p := &Peeled{transcript: newTranscript(self, k.private.digest, enc, tag, hd.c[:]), first: first}
 	if err := p.agree(&hd, share); err != nil {
 		return nil, err
-	}
-	if seen == full {
-		p.Verdict = wire.StatusOverloaded
-		return p, nil
 	}
 	p.Replay = entry
 	p.judge(&hd, self, b[headSize:headSize+wire.CreateSize])

@@ -20,7 +20,7 @@ type Keyring struct {
 }
 
 // NewKeyring returns the keyring of relay id with one onion key. Each key's replay cache holds limit entries, of
-// about 30 bytes; see Peeled.Verdict for what happens when it is full. After a restart with two keys, give the old
+// about 30 bytes; ErrFull says what happens when it is full. After a restart with two keys, give the old
 // one here and the current one to Rotate.
 func NewKeyring(id wire.ID, current *PrivateKey, limit int) *Keyring {
 	k := &Keyring{id: id, limit: limit}
@@ -57,7 +57,8 @@ func (k *Keyring) snapshot() []*onionKey {
 }
 
 // Peel takes this relay's layer off a CREATE packet. It does not change packet, nor keep it. An error means that
-// the packet gets no answer: reset the stream with wire.ResetCreate, whatever the error is; it wraps ErrCreate
+// the packet gets no answer: reset the stream with wire.ResetOverloaded for ErrFull and else with wire.ResetCreate,
+// whatever the error is; it wraps ErrCreate
 // unless randomness failed. Without an error the packet must be answered: see Peeled.
 //
 // Peel takes 0.1 to 0.2 ms of processor time for every onion key tried. Whoever calls it bounds how often.
