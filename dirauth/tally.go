@@ -65,7 +65,7 @@ func (b *ballot) missingDescriptors() []netdoc.Digest {
 	counted, _ := b.count()
 	var missing []netdoc.Digest
 	for _, l := range b.elected(counted) {
-		names := namings(l)
+		names := b.namings(l)
 		for _, n := range names {
 			if n.votes == names[0].votes && b.descriptor(n.digest) == nil {
 				missing = append(missing, n.digest)
@@ -138,16 +138,18 @@ type naming struct {
 	votes  int
 }
 
-// namings returns the descriptors that the votes which list a relay as running name, most votes first,
-// then ascending.
-func namings(l *listing) []naming {
+// namings returns the descriptors that at least f+1 of the votes which list a relay as running name, most
+// votes first, then ascending. One that fewer name may be a liar's, who shows it to some and not to others.
+func (b *ballot) namings(l *listing) []naming {
 	votes := map[netdoc.Digest]int{}
 	for _, e := range l.running {
 		votes[e.Descriptor]++
 	}
 	names := make([]naming, 0, len(votes))
 	for d, n := range votes {
-		names = append(names, naming{d, n})
+		if n > b.faulty() {
+			names = append(names, naming{d, n})
+		}
 	}
 	slices.SortFunc(names, func(a, b naming) int {
 		return cmp.Or(cmp.Compare(b.votes, a.votes), a.digest.Compare(b.digest))
@@ -156,12 +158,12 @@ func namings(l *listing) []naming {
 }
 
 // choose returns the relay's descriptor: named by most votes, then published later, then of the smaller
-// digest; nil if none of those named is held. When it was published is read in the descriptor itself: a
+// digest; nil if there is none, or it is not held. When it was published is read in the descriptor itself: a
 // vote may say anything.
 func (b *ballot) choose(l *listing) *netdoc.Descriptor {
 	var best *netdoc.Descriptor
 	votes := 0
-	for _, n := range namings(l) {
+	for _, n := range b.namings(l) {
 		d := b.descriptor(n.digest)
 		switch {
 		case d == nil || d.ID != l.id:

@@ -175,7 +175,7 @@ func TestMissingVotes(t *testing.T) {
 }
 
 func TestDescriptorChosen(t *testing.T) {
-	w := newTown(7)
+	w := newTown(4)
 	at := func(minutes int, name string) *netdoc.Descriptor {
 		return describe(t, 1, func(d *netdoc.Descriptor) {
 			d.Nickname, d.Published = name, d.Published+int64(minutes)*60000
@@ -199,24 +199,20 @@ func TestDescriptorChosen(t *testing.T) {
 		want    *netdoc.Descriptor
 		missing int
 	}{
-		{"most votes", []netdoc.VoteEntry{runs(early), runs(early), runs(early), runs(late), runs(late)}, early, 0},
+		{"most votes", []netdoc.VoteEntry{runs(early), runs(early), runs(early), runs(late)}, early, 0},
 		{"then published later", []netdoc.VoteEntry{runs(early), runs(early), runs(late), runs(late)}, late, 0},
 		{"then the smaller digest", []netdoc.VoteEntry{runs(greater), runs(smaller), runs(greater), runs(smaller)}, smaller, 0},
 		{"what a vote says of the time is ignored", []netdoc.VoteEntry{liar, liar, runs(late), runs(late)}, late, 0},
-		{"of another relay", []netdoc.VoteEntry{ofStranger, ofStranger, ofStranger, runs(late)}, late, 0},
-		{"not to be had", []netdoc.VoteEntry{lost, lost, runs(early), runs(early), runs(early), runs(late)}, early, 0},
+		{"of another relay", []netdoc.VoteEntry{ofStranger, ofStranger, runs(late), runs(late)}, late, 0},
+		{"not to be had, and not wanted", []netdoc.VoteEntry{lost, runs(early), runs(early), runs(early)}, early, 0},
 		{"in the lead, not to be had", []netdoc.VoteEntry{lost, lost, runs(early), runs(early)}, early, 1},
 		{"none to be had", []netdoc.VoteEntry{lost, lost, lost, lost}, nil, 1},
+		{"each named by one: none is safe to choose", []netdoc.VoteEntry{lost, runs(early), runs(late)}, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var votes []*netdoc.Vote
-			for i := range w.Authorities {
-				if i < len(tt.entries) {
-					votes = append(votes, w.vote(t, i, tt.entries[i]))
-				}
-			}
-			for i := len(tt.entries); i < 5; i++ { // a quorum must vote
-				votes = append(votes, w.vote(t, i))
+			for i, e := range tt.entries {
+				votes = append(votes, w.vote(t, i, e))
 			}
 			b := w.ballot(votes, w.echoAll(t, votes...), early, late, late2, stranger)
 			if got := b.missingDescriptors(); len(got) != tt.missing {
