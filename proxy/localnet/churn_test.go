@@ -160,4 +160,3 @@ func TestFewAuthorities(t *testing.T) {
 		})
 	}
 }
-
