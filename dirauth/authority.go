@@ -144,5 +144,8 @@ func (a *Authority) ID() wire.ID { return a.node.ID() }
 // Consensus returns the newest consensus, nil before the first. It is immutable; it may have expired.
 func (a *Authority) Consensus() *netdoc.Consensus { return a.follower.Current() }
 
+// Relays returns how many relays this authority found to be running, and how many it knows.
+func (a *Authority) Relays() (running, known int) { return a.voter.roster.running() }
+
 // Proofs returns what the store keeps against authorities that said two different words in one round.
 func (a *Authority) Proofs() ([]Proof, error) { return a.voter.store.Proofs() }

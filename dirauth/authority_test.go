@@ -84,6 +84,7 @@ func runUntilCleanup(t *testing.T, run func(context.Context) error, conn net.Pac
 
 // responder is a relay that answers handshakes, and nothing else.
 type responder struct {
+	describe   func(at netip.AddrPort) []byte // its descriptor of this moment
 	descriptor []byte
 	id         wire.ID
 	tests      atomic.Int32 // handshakes answered
@@ -97,13 +98,16 @@ func startResponder(t *testing.T, i int) *responder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := describe(t, i, func(d *netdoc.Descriptor) {
-		d.Addresses = []netip.AddrPort{addr}
-		d.Published = time.Now().UnixMilli()
-		d.OnionKeys = []netdoc.OnionKey{{Public: private.Public(), From: d.Published, Until: d.Published + time.Hour.Milliseconds()}}
-	})
-	r := &responder{descriptor: d.Raw(), id: d.ID}
-	ring := onion.NewKeyring(d.ID, private, 1000)
+	r := &responder{id: wire.PublicID(key("relay", i))}
+	r.describe = func(at netip.AddrPort) []byte {
+		return describe(t, i, func(d *netdoc.Descriptor) {
+			d.Addresses = []netip.AddrPort{at}
+			d.Published = time.Now().UnixMilli()
+			d.OnionKeys = []netdoc.OnionKey{{Public: private.Public(), From: d.Published, Until: d.Published + time.Hour.Milliseconds()}}
+		}).Raw()
+	}
+	r.descriptor = r.describe(addr)
+	ring := onion.NewKeyring(r.id, private, 1000)
 	node, err := link.NewNode(link.Config{Conn: conn, Identity: key("relay", i), Circuit: func(_ context.Context, s *link.Stream) {
 		packet := make([]byte, wire.CreateSize)
 		if _, err := io.ReadFull(s, packet); err != nil {
@@ -243,6 +247,24 @@ func (c *city) checkServed(t *testing.T, client *directory.Client, r *responder)
 	raw, _, err = client.Fetch(t.Context(), peer, directory.DescriptorPath+"/"+entry.Descriptor.String(), "", netdoc.MaxDescriptor)
 	if err != nil || netdoc.DigestOf(raw) != entry.Descriptor {
 		t.Errorf("descriptor by digest: %v", err)
+	}
+}
+
+// A relay that claims another address is not listed because of a link that leads to its old one.
+func TestClaimedAddressIsTested(t *testing.T) {
+	c := startCity(t, 1)
+	client := startClient(t, nil)
+	r := startResponder(t, 1)
+	c.register(t, client, 0, r.descriptor)
+	c.until(t, "the relay", func(c *netdoc.Consensus) bool { return len(c.Relays) == 1 })
+	conn, nobody := listen(t)
+	defer conn.Close()
+	if got := c.register(t, client, 0, r.describe(nobody)); got.Result != directory.Added {
+		t.Fatal(got)
+	}
+	c.until(t, "no relay", func(c *netdoc.Consensus) bool { return len(c.Relays) == 0 })
+	if running, known := c.authorities[0].Relays(); running != 0 || known != 1 {
+		t.Errorf("%d relays run of %d known", running, known)
 	}
 }
 
