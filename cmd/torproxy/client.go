@@ -118,7 +118,7 @@ func (c *client) close() {
 // findNetwork reads --network, or makes the embedded network.
 func (c *client) findNetwork() error {
 	if c.options.network != "" {
-		n, err := readNetwork(c.options.network)
+		n, err := readNetwork(string(c.options.network))
 		c.network = n
 		return err
 	}

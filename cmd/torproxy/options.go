@@ -16,7 +16,7 @@ type options struct {
 	hops    hops
 	socks   listenAddress
 	http    listenAddress
-	network string // a file; "" is the embedded network
+	network fileName // "": the embedded network
 }
 
 // check finds what is wrong with flags that are right one by one.
@@ -24,6 +24,24 @@ func (o *options) check() error {
 	if o.socks == (listenAddress{network: "tcp", address: o.http.address}) && !o.http.anyPort() {
 		return fmt.Errorf("--socks and --http are both %s, but need a port each", o.http.address)
 	}
+	return nil
+}
+
+// fileName is the value of --network.
+type fileName string
+
+func (n *fileName) String() string { return string(*n) }
+
+// Type implements pflag.Value.
+func (n *fileName) Type() string { return "FILE" }
+
+// Set implements pflag.Value. An empty name, mostly of an unset variable in a script, must not silently
+// mean another network.
+func (n *fileName) Set(s string) error {
+	if s == "" {
+		return errors.New("the name of a file is missing")
+	}
+	*n = fileName(s)
 	return nil
 }
 

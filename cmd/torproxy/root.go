@@ -81,7 +81,7 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	f.Var(&o.hops, "hops", "relays that every connection goes through, 1 to 8")
 	f.Var(&o.socks, "socks", "listen for SOCKS5 on `ADDRESS`: IP:PORT (port 0 picks a free one) or unix:/path")
 	f.Var(&o.http, "http", "listen as an HTTP proxy on `ADDRESS`; its own page shows what goes on")
-	f.StringVar(&o.network, "network", "", "the network to use, as described by `FILE` (default: a private one on this machine)")
+	f.Var(&o.network, "network", "the network to use, as described by `FILE` (default: a private one on this machine)")
 	f.BoolVar(&out.json, "json", false, "print events on stdout, one JSON object per line")
 	f.CountVarP(&out.verbose, "verbose", "v", "log what happens; -vv also destinations and addresses")
 	f.BoolVarP(&out.quiet, "quiet", "q", false, "print nothing but errors")
