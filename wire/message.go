@@ -2,6 +2,8 @@ package wire
 
 import (
 	"encoding/binary"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // Message is one message of a cell's payload. Body aliases the payload it was parsed from.
@@ -28,7 +30,7 @@ func AppendMessage(b []byte, cmd Command, stream uint16, body []byte) []byte {
 
 // NextMessage reads the first message of payload and returns what follows it. At the end (command 0, or
 // no bytes left) it returns a message with CmdNone and a nil rest; bytes behind command 0 that are not
-// zero, a header or body cut short, and an unknown command are violations.
+// zero, a message cut short, and an unknown command are violations.
 func NextMessage(payload []byte) (m Message, rest []byte, err error) {
 	if len(payload) == 0 {
 		return Message{}, nil, nil
@@ -39,20 +41,16 @@ func NextMessage(payload []byte) (m Message, rest []byte, err error) {
 		}
 		return Message{}, nil, nil
 	}
-	if len(payload) < HeaderSize {
-		return Message{}, nil, Violation("message header cut short")
+	s := cryptobyte.String(payload)
+	var body cryptobyte.String
+	if !s.ReadUint8((*uint8)(&m.Command)) || !s.ReadUint16(&m.Stream) || !s.ReadUint16LengthPrefixed(&body) {
+		return Message{}, nil, Violation("message cut short by the end of its cell")
 	}
-	m.Command = Command(payload[0])
 	if m.Command > CmdDrop {
-		return Message{}, nil, Violation("unknown command %d", payload[0])
+		return Message{}, nil, Violation("unknown command %d", uint8(m.Command))
 	}
-	m.Stream = binary.BigEndian.Uint16(payload[1:])
-	n := int(binary.BigEndian.Uint16(payload[3:]))
-	if n > len(payload)-HeaderSize {
-		return Message{}, nil, Violation("%v longer than its cell", m.Command)
-	}
-	m.Body = payload[HeaderSize : HeaderSize+n]
-	return m, payload[HeaderSize+n:], nil
+	m.Body = body
+	return m, s, nil
 }
 
 func allZero(b []byte) bool {

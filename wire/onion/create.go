@@ -5,12 +5,13 @@ import (
 	"crypto/hpke"
 	"crypto/rand"
 	"crypto/subtle"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
 
 	"torproxy/wire"
 )
@@ -40,25 +41,24 @@ type head struct {
 
 // put writes the head to b[0:headSize].
 func (h *head) put(b []byte) {
-	b[0] = h.role
-	b[1] = h.flags
-	binary.BigEndian.PutUint32(b[2:], h.hour)
-	copy(b[6:38], h.next[:])
-	copy(b[38:70], h.c[:])
-	copy(b[70:72], h.reserved[:])
+	w := cryptobyte.NewFixedBuilder(b[:0:headSize])
+	w.AddUint8(h.role)
+	w.AddUint8(h.flags)
+	w.AddUint32(h.hour)
+	w.AddBytes(h.next[:])
+	w.AddBytes(h.c[:])
+	w.AddBytes(h.reserved[:])
+	w.BytesOrPanic()
 }
 
 // parseHead reads b[0:headSize]. Every byte string of that length is a head: peel and judge check its values.
 func parseHead(b []byte) (h head) {
-	_ = b[headSize-1]
-	return head{
-		role:     b[0],
-		flags:    b[1],
-		hour:     binary.BigEndian.Uint32(b[2:]),
-		next:     wire.ID(b[6:38]),
-		c:        [dhSize]byte(b[38:70]),
-		reserved: [2]byte(b[70:72]),
+	s := cryptobyte.String(b[:headSize])
+	if !s.ReadUint8(&h.role) || !s.ReadUint8(&h.flags) || !s.ReadUint32(&h.hour) ||
+		!s.CopyBytes(h.next[:]) || !s.CopyBytes(h.c[:]) || !s.CopyBytes(h.reserved[:]) || !s.Empty() {
+		panic("onion: headSize is not the size of a head")
 	}
+	return h
 }
 
 // hours returns the hours since 1970 that a head carries and the replay cache counts in.

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/crypto/cryptobyte"
+
 	"torproxy/wire"
 )
 
@@ -28,23 +30,23 @@ type answer struct {
 
 // put writes the slot to b[0:answerSize].
 func (a *answer) put(b []byte) {
-	b[0] = byte(a.status)
-	copy(b[1:8], a.reserved[:])
-	copy(b[8:40], a.y[:])
-	copy(b[40:56], a.auth[:])
-	copy(b[56:72], a.back[:])
+	w := cryptobyte.NewFixedBuilder(b[:0:answerSize])
+	w.AddUint8(uint8(a.status))
+	w.AddBytes(a.reserved[:])
+	w.AddBytes(a.y[:])
+	w.AddBytes(a.auth[:])
+	w.AddBytes(a.back[:])
+	w.BytesOrPanic()
 }
 
 // parseAnswer reads b[0:answerSize]. Every byte string of that length is a slot: hop.verify checks its values.
-func parseAnswer(b []byte) answer {
-	_ = b[answerSize-1]
-	return answer{
-		status:   wire.Status(b[0]),
-		reserved: [7]byte(b[1:8]),
-		y:        [dhSize]byte(b[8:40]),
-		auth:     [authSize]byte(b[40:56]),
-		back:     [backSize]byte(b[56:72]),
+func parseAnswer(b []byte) (a answer) {
+	s := cryptobyte.String(b[:answerSize])
+	if !s.ReadUint8((*uint8)(&a.status)) || !s.CopyBytes(a.reserved[:]) || !s.CopyBytes(a.y[:]) ||
+		!s.CopyBytes(a.auth[:]) || !s.CopyBytes(a.back[:]) || !s.Empty() {
+		panic("onion: answerSize is not the size of a slot")
 	}
+	return a
 }
 
 // fillPad fills b, of wire.CreatedSize bytes, with KS(pad): what came back at the hop where the packet ended.
