@@ -3,7 +3,6 @@ package dirauth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -122,7 +121,7 @@ func (v *voter) fetchedVote(r *openRound, ref netdoc.VoteRef, raw []byte) error 
 		return err
 	}
 	if refOf(vote) != ref {
-		return fmt.Errorf("dirauth: another vote than the one asked for")
+		return errors.New("dirauth: another vote than the one asked for")
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -137,7 +136,7 @@ func (v *voter) fetchedDescriptor(r *openRound, digest netdoc.Digest, raw []byte
 		return err
 	}
 	if d.Digest() != digest {
-		return fmt.Errorf("dirauth: another descriptor than the one asked for")
+		return errors.New("dirauth: another descriptor than the one asked for")
 	}
 	v.mu.Lock()
 	r.library[digest] = d

@@ -40,8 +40,10 @@ var (
 	errLate    = errors.New("too late for this round")
 	errTwice   = errors.New("another one of this authority is here for this round")
 	errForeign = errors.New("not of this round")
-	errNoVotes = errors.New("no quorum of signatures came together")
 )
+
+// errNoQuorum says that the document made here did not find enough signatures.
+var errNoQuorum = errors.New("no quorum of signatures came together")
 
 // round is one authority's part in one round: a state machine without clock, network or locks. What
 // arrived and the time go in, what is to be done comes out of step. Not for concurrent use.
@@ -244,7 +246,7 @@ func (r *round) advance(now time.Time, d *demand) bool {
 		r.phase, d.consensus = done, netdoc.SealConsensus(r.document, r.signatures)
 		return false
 	case r.phase == signing && !now.Before(r.times.close):
-		r.phase, d.failed = failed, errNoVotes
+		r.phase, d.failed = failed, errNoQuorum
 		return false
 	}
 	return false

@@ -219,7 +219,7 @@ func TestRoundFails(t *testing.T) {
 	got := b.step(b.times.open)
 	other := append([]byte("other"), got.document...)
 	b.add(b.times.open, b.endorse(t, 0, other, validAfter))
-	if got := b.step(b.times.close); !errors.Is(got.failed, errNoVotes) {
+	if got := b.step(b.times.close); !errors.Is(got.failed, errNoQuorum) {
 		t.Errorf("a signature of something else: %+v", got)
 	}
 }

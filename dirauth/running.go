@@ -155,7 +155,7 @@ func (r *roster) tested(d *netdoc.Descriptor, ok bool, now time.Time) {
 	}
 	if !m.tested || m.running != ok {
 		m.since = now
-		r.log.Info("relay tested", "relay", d.ID.Short(), "nickname", d.Nickname, "running", ok)
+		r.log.Info("relay found running or not", "relay", d.ID.Short(), "nickname", d.Nickname, "running", ok)
 	}
 	m.tested, m.running = true, ok
 	m.due = r.test.next(now)
