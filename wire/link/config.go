@@ -62,6 +62,7 @@ const (
 	keepAlive     = 15 * time.Second // holds NAT mappings and notices a dead peer while circuits idle (default: never)
 	emptyLifetime = 3 * time.Minute  // a link without a circuit is closed by its dialler after this long
 	emptyGrace    = 30 * time.Second // and by the other side so much later: both at once would meet a circuit that was just opened
+	openLease     = 10 * time.Second // who asked for an empty link has this long, less than the grace, to open a circuit on it
 	retiredLife   = dialTimeout      // an empty link that lost to another; the peer may not know of the other yet
 
 	// A relay pair shares one link: the default of 100 streams would be 100 circuits.

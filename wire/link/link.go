@@ -34,7 +34,7 @@ func newLink(n *Node, conn *quic.Conn, peer wire.ID, dialled bool) *Link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.empty = time.AfterFunc(emptyLifetime, l.closeIfEmpty)
-	l.leaseIfEmpty()
+	l.startClock()
 	return l
 }
 
@@ -111,18 +111,19 @@ func (l *Link) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.streams--
-	l.leaseIfEmpty()
+	l.startClock()
 }
 
-// lease gives an empty link its time again, for a caller that is about to open a circuit; false if the
-// link is dead.
+// lease keeps an empty link for a caller that is about to open a circuit; false if the link is dead.
 func (l *Link) lease() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.alive() {
 		return false
 	}
-	l.leaseIfEmpty()
+	if l.streams == 0 && time.Until(l.until) < openLease {
+		l.closeIn(openLease)
+	}
 	return true
 }
 
@@ -132,11 +133,11 @@ func (l *Link) retire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.retiring = true
-	l.leaseIfEmpty()
+	l.startClock()
 }
 
-// leaseIfEmpty starts the clock of a link without circuits. l.mu is held.
-func (l *Link) leaseIfEmpty() {
+// startClock starts the clock of a link if it has no circuits. l.mu is held.
+func (l *Link) startClock() {
 	if l.streams > 0 || !l.alive() {
 		return
 	}
@@ -147,8 +148,12 @@ func (l *Link) leaseIfEmpty() {
 	case !l.dialled:
 		life += emptyGrace
 	}
-	l.until = time.Now().Add(life)
-	l.empty.Reset(life)
+	l.closeIn(life)
+}
+
+func (l *Link) closeIn(d time.Duration) {
+	l.until = time.Now().Add(d)
+	l.empty.Reset(d)
 }
 
 // alive reports whether circuits may still run. l.mu is held.
