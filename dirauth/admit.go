@@ -85,7 +85,7 @@ func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registrati
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.take(d, now)
-	if a.Result == directory.Added {
+	if m := r.members[d.ID]; a.Result != directory.Refused && m.descriptor == d {
 		if err := r.store.SaveDescriptor(d.ID, d.Raw()); err != nil {
 			r.log.Error("descriptor not stored", "relay", d.ID.Short(), "err", err)
 		}
@@ -113,8 +113,12 @@ func (r *roster) take(d *netdoc.Descriptor, now time.Time) directory.Registratio
 		m = &member{added: now}
 		r.members[d.ID] = m
 	}
+	known := m.descriptor != nil
 	r.replace(m, d)
 	r.schedule(m, now)
+	if known {
+		return directory.Registration{Result: directory.Known}
+	}
 	return directory.Registration{Result: directory.Added}
 }
 

@@ -50,7 +50,7 @@ func TestAdmit(t *testing.T) {
 	}{
 		{"new", nil, nil, describe(t, 1), directory.Added, ""},
 		{"the very same", nil, describe(t, 1), describe(t, 1), directory.Known, ""},
-		{"newer", nil, describe(t, 1), describe(t, 1, newer(time.Second)), directory.Added, ""},
+		{"newer", nil, describe(t, 1), describe(t, 1, newer(time.Second)), directory.Known, ""},
 		{"older", nil, describe(t, 1, newer(time.Second)), describe(t, 1), directory.Refused, "newer descriptor"},
 		{"of the same time", nil, describe(t, 1), describe(t, 1, at("127.0.0.9:1")), directory.Refused, "newer descriptor"},
 		{"slightly in the future", nil, nil, describe(t, 1, newer(10*time.Minute)), directory.Added, ""},
@@ -123,13 +123,13 @@ func TestPlaces(t *testing.T) {
 	r.tested(second, true, validAfter)
 	admit(3, directory.Refused, at("1.2.3.4:3")) // two answer
 	admit(3, directory.Refused, at("1.2.3.5:3", "1.2.3.4:3"))
-	admit(2, directory.Added, at("1.2.3.4:2", "1.2.3.4:22"), newer(time.Second)) // one of them changes
+	admit(2, directory.Known, at("1.2.3.4:2", "1.2.3.4:22"), newer(time.Second)) // one of them changes
 	r.tested(first, false, validAfter)
 	admit(3, directory.Added, at("1.2.3.4:3")) // the silent one goes
 	if r.descriptor(first.Digest()) != nil {
 		t.Error("the silent relay is still there")
 	}
-	admit(2, directory.Added, at("1.2.3.6:2"), newer(2*time.Second)) // one moves away
+	admit(2, directory.Known, at("1.2.3.6:2"), newer(2*time.Second)) // one moves away
 	admit(4, directory.Added, at("1.2.3.4:4"))                       // and leaves a place
 	// 16 in a /24: three are there.
 	for i := 5; i < 18; i++ {
@@ -170,7 +170,7 @@ func TestFullRoster(t *testing.T) {
 	if got := r.admit(newcomer, validAfter); got.Result != directory.Refused || !strings.Contains(got.Reason, "as many relays") {
 		t.Errorf("all answer: %v", got)
 	}
-	if got := r.admit(describe(t, 1, newer(time.Second)), validAfter); got.Result != directory.Added {
+	if got := r.admit(describe(t, 1, newer(time.Second)), validAfter); got.Result != directory.Known {
 		t.Errorf("a newer descriptor of a known relay: %v", got)
 	}
 	r.tested(r.members[quiet.ID].descriptor, false, validAfter)

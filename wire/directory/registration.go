@@ -13,8 +13,8 @@ type Result string
 
 // The results.
 const (
-	Added   Result = "added"         // the relay, or its new descriptor, was not there before
-	Known   Result = "already known" // the very descriptor is already held
+	Added   Result = "added"         // the relay was not known before
+	Known   Result = "already known" // the relay was; the descriptor is held now, new or not
 	Refused Result = "refused"       // with a reason
 )
 
