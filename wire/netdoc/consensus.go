@@ -11,8 +11,8 @@ import (
 	"torproxy/wire"
 )
 
-// ClockSkew is how far before a consensus' valid-after a clock may be: clocks differ, and authorities
-// hand a consensus out as soon as it is signed.
+// ClockSkew is how far before a consensus' valid-after a clock may be: clocks differ, and a
+// consensus is served from its valid-after on.
 const ClockSkew = 30 * time.Second
 
 // Consensus is what a quorum of authorities says of the network for one round. One that was parsed is
