@@ -20,7 +20,9 @@ const registrationsAtOnce = 16
 // handler serves what relays, clients and the other authorities ask for.
 func (v *voter) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(directory.ConsensusPath, directory.ConsensusHandler(v.follower.Current))
+	mirror := v.follower.Mirror()
+	mux.Handle(directory.ConsensusPath, mirror)
+	mux.Handle(directory.KeysPath, mirror)
 	mux.Handle(directory.DescriptorPath, atMost(registrationsAtOnce, directory.RegistrationHandler(v.register)))
 	mux.HandleFunc("GET "+directory.DescriptorPath+"/{digest}", v.serveDescriptor)
 	mux.HandleFunc("GET "+directory.VotePath+"/{digest}", v.amongAuthorities(v.serveVote))

@@ -124,7 +124,7 @@ func (b *ballot) relay(l *listing) (netdoc.Relay, bool) {
 		Descriptor: d.Digest(),
 		Nickname:   d.Nickname,
 		Addresses:  d.Addresses,
-		OnionKeys:  d.OnionKeys,
+		Key:        d.OnionKeys[0].Ref(),
 		Policy:     d.Policy,
 		Family:     d.Family,
 		Weight:     b.weight(l, d),

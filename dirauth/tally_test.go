@@ -79,7 +79,7 @@ func TestDocument(t *testing.T) {
 		t.Fatal("the relay is not in")
 	}
 	if r.Descriptor != d.Digest() || r.Nickname != d.Nickname || !slices.Equal(r.Addresses, d.Addresses) ||
-		!bytes.Equal(r.OnionKey(), d.OnionKeys[0].Public) || !r.Policy.Equal(d.Policy) || r.Weight != 1000 ||
+		r.Key != d.OnionKeys[0].Ref() || !r.Policy.Equal(d.Policy) || r.Weight != 1000 ||
 		r.Flags != netdoc.Running|netdoc.Exit|netdoc.Fast {
 		t.Errorf("entry %+v", r)
 	}

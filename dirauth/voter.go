@@ -75,7 +75,14 @@ func newVoter(cfg Config, peers transport) (*voter, error) {
 	v.follower = directory.NewFollower(directory.FollowerConfig{
 		Network: cfg.Network,
 		Client:  others{peers, v.self},
+		Keys:    others{peers, v.self},
 		Log:     cfg.Log,
+		LocalKey: func(r *netdoc.Relay) []byte {
+			if d := v.descriptor(r.Descriptor); d != nil {
+				return d.OnionKeys[0].Public
+			}
+			return nil
+		},
 	})
 	if err := v.roster.restore(time.Now()); err != nil {
 		return nil, err
@@ -92,9 +99,9 @@ func newVoter(cfg Config, peers transport) (*voter, error) {
 	return v, nil
 }
 
-// others is a Fetcher for the follower of an authority, which asks every authority but this one.
+// others is how the follower of an authority asks every authority but this one.
 type others struct {
-	directory.Fetcher
+	transport
 	self wire.ID
 }
 
@@ -102,7 +109,14 @@ func (o others) Fetch(ctx context.Context, from directory.Peer, path, etag strin
 	if from.ID == o.self {
 		return nil, "", directory.ErrNotModified
 	}
-	return o.Fetcher.Fetch(ctx, from, path, etag, limit)
+	return o.transport.Fetch(ctx, from, path, etag, limit)
+}
+
+func (o others) Post(ctx context.Context, to directory.Peer, path string, body []byte, limit int64) ([]byte, error) {
+	if to.ID == o.self {
+		return nil, errors.New("dirauth: not asked of itself")
+	}
+	return o.transport.Post(ctx, to, path, body, limit)
 }
 
 // run votes until ctx ends, waits for what it started, and returns nil.

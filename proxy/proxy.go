@@ -110,7 +110,9 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	p.client = directory.NewClient(p.node)
-	p.follower = directory.NewFollower(directory.FollowerConfig{Network: cfg.Network, Client: p.client, Log: p.log})
+	p.follower = directory.NewFollower(directory.FollowerConfig{
+		Network: cfg.Network, Client: p.client, Keys: p.client, Routes: true, Log: p.log,
+	})
 	return p, nil
 }
 

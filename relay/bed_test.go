@@ -118,7 +118,7 @@ func (b *bed) consensus(n *netdoc.Network, key ed25519.PrivateKey) []byte {
 		addrs, _ := r.addresses()
 		c.Relays = append(c.Relays, netdoc.Relay{
 			ID: r.ID(), Descriptor: netdoc.DigestOf(nil), Nickname: r.cfg.Nickname, Addresses: addrs,
-			OnionKeys: r.keys.published(), Weight: 1, Flags: netdoc.Running,
+			Key: r.keys.published()[0].Ref(), Weight: 1, Flags: netdoc.Running,
 		})
 	}
 	slices.SortFunc(c.Relays, func(x, y netdoc.Relay) int { return netdoc.CompareIDs(x.ID, y.ID) })

@@ -115,11 +115,10 @@ func lastListed(c *netdoc.Consensus, key netdoc.OnionKey) time.Time {
 	if c == nil {
 		return time.Time{}
 	}
+	digest := netdoc.DigestOf(key.Public)
 	for i := range c.Relays {
-		for _, listed := range c.Relays[i].OnionKeys {
-			if string(listed.Public) == string(key.Public) {
-				return time.UnixMilli(c.ValidUntil)
-			}
+		if c.Relays[i].Key.Digest == digest {
+			return time.UnixMilli(c.ValidUntil)
 		}
 	}
 	return time.Time{}

@@ -104,6 +104,7 @@ type Relay struct {
 	node      *link.Node
 	client    *directory.Client
 	follower  *directory.Follower
+	mirror    http.Handler // the follower's
 	publisher *directory.Publisher
 	keys      *keys
 	peel      *peelPool
@@ -135,25 +136,19 @@ func New(cfg Config) (*Relay, error) {
 		Conn: cfg.Conn, Identity: cfg.Identity, Log: r.log,
 		Known:     func(id wire.ID) bool { return r.follower.Known(id) },
 		Circuit:   r.serveCircuit,
-		Directory: directory.Serving(r.mirror()),
+		Directory: directory.Serving(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.mirror.ServeHTTP(w, req) })),
 	})
 	if err != nil {
 		return nil, err
 	}
 	r.client = directory.NewClient(r.node)
-	r.follower = directory.NewFollower(directory.FollowerConfig{Network: cfg.Network, Client: r.client, Log: r.log})
+	r.follower = directory.NewFollower(directory.FollowerConfig{Network: cfg.Network, Client: r.client, Keys: r.client, Log: r.log})
+	r.mirror = r.follower.Mirror()
 	r.publisher = directory.NewPublisher(directory.PublisherConfig{
 		Network: cfg.Network, Client: r.client, Log: r.log,
 		Descriptor: r.descriptor, Changed: r.keys.changed,
 	})
 	return r, nil
-}
-
-// mirror serves the relay's own copy of the consensus: it is as good as an authority's, signatures and all.
-func (r *Relay) mirror() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle(directory.ConsensusPath, directory.ConsensusHandler(func() *netdoc.Consensus { return r.follower.Current() }))
-	return mux
 }
 
 // ID returns the relay's identity.

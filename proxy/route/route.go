@@ -85,10 +85,11 @@ func Choose(c *netdoc.Consensus, req Request, rnd *rand.Rand) ([]*netdoc.Relay, 
 	return nil, explain(d, running, relays, req)
 }
 
+// runningRelays leaves out relays whose onion key is not at hand: none can be built through.
 func runningRelays(c *netdoc.Consensus) []*netdoc.Relay {
 	running := make([]*netdoc.Relay, 0, len(c.Relays))
 	for i := range c.Relays {
-		if r := &c.Relays[i]; r.Flags.Has(netdoc.Running) {
+		if r := &c.Relays[i]; r.Flags.Has(netdoc.Running) && r.OnionKey() != nil {
 			running = append(running, r)
 		}
 	}

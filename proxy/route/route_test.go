@@ -17,14 +17,25 @@ import (
 
 // relay returns the n-th relay of a test network: no exit, each in a subnet of its own.
 func relay(n int) netdoc.Relay {
-	return netdoc.Relay{
+	r := netdoc.Relay{
 		ID:        testID(n),
 		Nickname:  fmt.Sprintf("r%d", n),
 		Addresses: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(1 + n/200), byte(n % 200), 0, 1}), 9001)},
+		Key:       netdoc.KeyRef{Digest: testKeyDigest},
 		Weight:    1000,
 		Flags:     netdoc.Running,
 	}
+	if err := r.Attach(testKey[:]); err != nil {
+		panic(err)
+	}
+	return r
 }
+
+// testKey is every relay's onion key: what matters is that there is one.
+var (
+	testKey       [netdoc.OnionKeySize]byte
+	testKeyDigest = netdoc.DigestOf(testKey[:])
+)
 
 func testID(n int) (id wire.ID) {
 	binary.BigEndian.PutUint32(id[:], uint32(n+1))
@@ -140,6 +151,28 @@ func checkRoute(t testing.TB, c *netdoc.Consensus, req Request, route []*netdoc.
 	exit := route[len(route)-1]
 	if exit.Flags.Has(netdoc.BadExit) || !req.Target.fits(&exit.Policy) {
 		t.Fatalf("relay %s is no exit for the target", exit.Nickname)
+	}
+}
+
+func TestRelaysWithoutOnionKeyAreLeftOut(t *testing.T) {
+	c := network(t, 6, 2)
+	keyless := c.WithKeys(func(netdoc.Digest) []byte { return nil })
+	var few *TooFewRelays
+	keyless.Params.MinRelays = 1
+	if _, err := Choose(keyless, Request{Hops: 1}, seeded(1)); !errors.As(err, &few) || few.Have != 0 {
+		t.Errorf("without any key: %v", err)
+	}
+	c.Relays[0] = keyless.Relays[0]
+	for seed := range uint64(100) {
+		route, err := Choose(c, Request{Hops: 3}, seeded(seed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range route {
+			if r.ID == testID(0) {
+				t.Fatal("a relay without an onion key is in the route")
+			}
+		}
 	}
 }
 

@@ -72,7 +72,7 @@ func NewClient(d Dialer) *Client {
 	c := &Client{dialer: d, sessions: map[wire.ID]*session{}, open: map[*session]struct{}{}}
 	c.transport = http3.Transport{
 		MaxResponseHeaderBytes: maxHeader,
-		DisableCompression:     true, // a limit in bytes must mean the bytes received
+		DisableCompression:     true, // a limit in bytes must mean the bytes received; Fetch knows zstd itself
 	}
 	c.alive, c.kill = context.WithCancel(context.Background())
 	return c
@@ -90,11 +90,11 @@ func (c *Client) Close() {
 	c.dials.Wait()
 }
 
-// Fetch gets a document of at most limit bytes. With an etag of an earlier answer, ErrNotModified says that
+// Fetch gets a document of at most limit bytes, as it came and as it is. With an etag of an earlier answer, ErrNotModified says that
 // the document is still that one. Other errors: a *StatusError, ErrTooLarge, ErrClosed, ctx's error, or what
 // kept the server from being reached. A request never lasts longer than 30 seconds.
 func (c *Client) Fetch(ctx context.Context, from Peer, path, etag string, limit int64) (body []byte, newETag string, err error) {
-	header := http.Header{}
+	header := http.Header{"Accept-Encoding": {zstdCoding}}
 	if etag != "" {
 		header.Set("If-None-Match", etag)
 	}
@@ -153,7 +153,7 @@ func breaks(err error) bool {
 	if _, ok := errors.AsType[*StatusError](err); ok {
 		return false
 	}
-	return err != nil && !errors.Is(err, ErrTooLarge) && !errors.Is(err, context.Canceled)
+	return err != nil && !errors.Is(err, ErrTooLarge) && !errors.Is(err, errContent) && !errors.Is(err, context.Canceled)
 }
 
 // exchange sends a request and reads the whole answer.
@@ -189,7 +189,15 @@ func exchange(ctx context.Context, conn *http3.ClientConn, r request) (answer, e
 	case int64(len(a.body)) > r.limit:
 		return answer{}, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, r.limit)
 	}
-	return a, nil
+	switch coding := resp.Header.Get("Content-Encoding"); {
+	case coding == "":
+		return a, nil
+	case coding == zstdCoding && r.header.Get("Accept-Encoding") == zstdCoding:
+		a.body, err = decompress(a.body, r.limit)
+		return a, err
+	default:
+		return answer{}, fmt.Errorf("%w: coding %.20q", errContent, coding)
+	}
 }
 
 func statusError(resp *http.Response) error {

@@ -2,7 +2,8 @@
 // connections of wire/link (section 5 of SPEC.md).
 //
 //	relay     Publisher --- POST descriptor --->  RegistrationHandler           authority
-//	anybody   Follower  --- GET consensus ----->  ConsensusHandler   authority, or any relay as a mirror
+//	anybody   Follower  --- GET consensus ----->  Follower.Mirror    authority, or any relay as a mirror
+//	                    --- POST onionkeys ---->
 //	authority Client    --- POST vote, echo, signature, GET descriptor --->     authority
 //
 // The transport authenticates the server by its identity and nothing else: a document is worth what its
@@ -18,7 +19,8 @@ import (
 
 // The resources of a directory server. Votes, echoes and signatures are for authorities among themselves.
 const (
-	ConsensusPath  = "/torproxy/1/consensus"  // GET: the newest consensus; ETag and If-None-Match
+	ConsensusPath  = "/torproxy/1/consensus"  // GET: the newest consensus; ETag and If-None-Match, ?from=DIGEST
+	KeysPath       = "/torproxy/1/onionkeys"  // POST: onion keys by their digests
 	DescriptorPath = "/torproxy/1/descriptor" // POST: register; GET with "/" and a digest in hex: that descriptor
 	VotePath       = "/torproxy/1/vote"       // POST
 	EchoPath       = "/torproxy/1/echo"       // POST

@@ -57,7 +57,7 @@ func consensusOf(t testing.TB, n *netdoc.Network, validAfter time.Time, relays .
 	for _, r := range relays {
 		c.Relays = append(c.Relays, netdoc.Relay{
 			ID: relayID(r), Descriptor: netdoc.DigestOf([]byte{byte(r)}), Nickname: "relay", Addresses: testAddresses(100 + r),
-			OnionKeys: []netdoc.OnionKey{{Public: make([]byte, 1216), From: 1, Until: 2}}, Flags: netdoc.Running,
+			Key: netdoc.KeyRef{Digest: netdoc.DigestOf(onionKey(r)), From: 1, Until: 2}, Flags: netdoc.Running,
 		})
 	}
 	slices.SortFunc(c.Relays, func(a, b netdoc.Relay) int { return netdoc.CompareIDs(a.ID, b.ID) })
@@ -71,6 +71,9 @@ func consensusOf(t testing.TB, n *netdoc.Network, validAfter time.Time, relays .
 	}
 	return netdoc.SealConsensus(doc, signatures)
 }
+
+// onionKey returns the onion key of a relay.
+func onionKey(n int) []byte { return append(make([]byte, netdoc.OnionKeySize-1), byte(n)) }
 
 func relayID(n int) wire.ID { return wire.PublicID(testKey(100 + n)) }
 

@@ -33,7 +33,7 @@ func (a *authorities) Fetch(ctx context.Context, from Peer, path, etag string, l
 	a.mu.Lock()
 	a.asked = append(a.asked, visit{i, time.Since(bubbleStart)})
 	a.mu.Unlock()
-	if path != ConsensusPath || limit != netdoc.MaxConsensus {
+	if path, _, _ = strings.Cut(path, "?from="); path != ConsensusPath || limit != netdoc.MaxConsensus {
 		return nil, "", fmt.Errorf("asked for %s of %d bytes", path, limit)
 	}
 	body, err := a.answer(ctx, i, etag)

@@ -30,45 +30,83 @@ const maxConflicts = 4
 
 // holdings is the newest verified consensus, the one before, and what was found wrong with others. It is
 // safe for concurrent use.
+//
+// Where the consensus is to choose routes by, what is verified is not yet what is used: it waits in newest
+// until enough onion keys are at hand, and then becomes current with the keys attached.
 type holdings struct {
 	network *netdoc.Network
+	keyed   bool // current has onion keys
 
 	mu        sync.RWMutex
+	newest    *netdoc.Consensus // verified
+	before    *netdoc.Consensus // newest before newest
+	arrived   chan struct{}     // closed and replaced when newest changes
 	current   *netdoc.Consensus
 	previous  *netdoc.Consensus
 	changed   chan struct{} // closed and replaced when current changes
 	conflicts []Conflict
 }
 
-// offer takes a document from anywhere. It is verified, and becomes current if it is newer and the clock
-// agrees with it. The error is nil if the document is the current one now. news says whether it was not
-// before, or, with a *Conflict, whether that proof is new.
-func (h *holdings) offer(raw []byte, now time.Time) (c *netdoc.Consensus, news bool, err error) {
-	c, err = netdoc.ParseConsensus(raw, h.network)
-	if err != nil {
-		return nil, false, err
-	}
+// offer takes a verified document from anywhere. It becomes the newest if it is newer and the clock agrees
+// with it. The error is nil if the document is the newest one now. news says whether it was not before, or,
+// with a *Conflict, whether that proof is new.
+func (h *holdings) offer(c *netdoc.Consensus, now time.Time) (news bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, held := range []*netdoc.Consensus{h.current, h.previous} {
+	for _, held := range []*netdoc.Consensus{h.newest, h.before} {
 		if held != nil && held.ValidAfter == c.ValidAfter && held.Digest() != c.Digest() {
 			conflict := Conflict{Held: held, Other: c}
-			return nil, h.proveLocked(conflict), &conflict
+			return h.proveLocked(conflict), &conflict
 		}
 	}
 	switch {
-	case h.current != nil && c.ValidAfter < h.current.ValidAfter:
-		return nil, false, ErrOlder
-	case h.current != nil && c.ValidAfter == h.current.ValidAfter:
-		return h.current, false, nil
+	case h.newest != nil && c.ValidAfter < h.newest.ValidAfter:
+		return false, ErrOlder
+	case h.newest != nil && c.ValidAfter == h.newest.ValidAfter:
+		return false, nil
 	}
 	if err := c.Check(now); err != nil {
-		return nil, false, err
+		return false, err
 	}
-	h.previous, h.current = h.current, c
+	h.before, h.newest = h.newest, c
+	close(h.arrived)
+	h.arrived = make(chan struct{})
+	if !h.keyed {
+		h.useLocked(c)
+	}
+	return true, nil
+}
+
+// use makes c, the newest with keys attached, the current one. It reports false if c is the newest no more,
+// or tells nothing new.
+func (h *holdings) use(c *netdoc.Consensus) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c.Digest() != h.newest.Digest() {
+		return false
+	}
+	if h.current != nil && h.current.Digest() == c.Digest() && h.current.Keyless() <= c.Keyless() {
+		return false
+	}
+	h.useLocked(c)
+	return true
+}
+
+func (h *holdings) useLocked(c *netdoc.Consensus) {
+	if h.current == nil || h.current.Digest() != c.Digest() {
+		h.previous = h.current
+	}
+	h.current = c
 	close(h.changed)
 	h.changed = make(chan struct{})
-	return c, true, nil
+}
+
+// latest returns the newest verified consensus, with or without keys, the one before, and a channel that is
+// closed when there is a newer one.
+func (h *holdings) latest() (newest, before *netdoc.Consensus, arrived <-chan struct{}) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.newest, h.before, h.arrived
 }
 
 // proveLocked keeps a proof and reports whether it is new; one too many is not.
@@ -85,7 +123,8 @@ func (h *holdings) proveLocked(found Conflict) bool {
 	return true
 }
 
-// Current returns the newest verified consensus, nil before the first. It may have expired since: see
+// Current returns the newest verified consensus, nil before the first; one to choose routes by has the onion
+// keys attached, but for at most a tenth of the relays. It may have expired since: see
 // netdoc.Consensus.Check. It is immutable.
 func (h *holdings) Current() *netdoc.Consensus {
 	h.mu.RLock()

@@ -99,6 +99,8 @@ func bodyLimit(path string) int64 {
 	switch path {
 	case DescriptorPath:
 		return netdoc.MaxDescriptor
+	case KeysPath:
+		return int64(keysPerRequest * digestSize)
 	case VotePath:
 		return netdoc.MaxVote
 	case EchoPath:

@@ -45,11 +45,21 @@ func (e *UnavailableError) sentence() string {
 // Unwrap returns Cause and Expired.
 func (e *UnavailableError) Unwrap() []error { return []error{e.Cause, e.Expired} }
 
+// KeysError says that there is a consensus, but that the onion keys of too many of its relays are missing for
+// choosing routes by it.
+type KeysError struct {
+	Relays, Missing int
+}
+
+func (e *KeysError) Error() string {
+	return fmt.Sprintf("of the consensus' %d relays the onion keys of %d are still to be fetched", e.Relays, e.Missing)
+}
+
 // tally counts what authorities answered in one poll.
 type tally struct {
-	asked, running, answered int
-	err                      error // the most telling one
-	rank                     telling
+	asked, answered int
+	err             error // the most telling one
+	rank            telling
 }
 
 // telling orders errors by how much they explain to a person.

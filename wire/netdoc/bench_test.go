@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// A client does this once a round.
+// A client does this once a round: verify, decode, check and index.
 func BenchmarkParseConsensus(b *testing.B) {
 	n, keys := testNetwork(4)
-	raw := sealed(b, testConsensus(n, 1000), keys[0], keys[1], keys[2])
+	raw := sealed(b, testConsensus(n, 10000), keys[0], keys[1], keys[2])
 	b.SetBytes(int64(len(raw)))
 	b.ReportAllocs()
 	for b.Loop() {

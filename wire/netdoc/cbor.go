@@ -7,6 +7,9 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
+// maxListed bounds every list but those of MaxRelays before its own bound is looked at.
+const maxListed = 2 * MaxAuthorities
+
 // The encoder writes deterministic CBOR; a nil list is an empty one.
 var encoder = func() cbor.EncMode {
 	opts := cbor.CoreDetEncOptions()
@@ -20,10 +23,10 @@ var encoder = func() cbor.EncMode {
 }()
 
 // Two decoders that differ in how long an array may be. The long one is only for lists whose elements
-// hold no list themselves (the entries of a vote) or are left as bytes (the relays of a consensus): else
-// a document could ask for much more memory than it has bytes.
+// hold no list themselves (the entries of a vote): else a document could ask for much more memory than it
+// has bytes. A consensus is read by a reader of its own.
 var (
-	shortLists = newDecoder(2 * MaxAuthorities)
+	shortLists = newDecoder(maxListed)
 	longLists  = newDecoder(MaxRelays)
 )
 
@@ -67,8 +70,13 @@ func decode(mode cbor.DecMode, data []byte, v any) error {
 // decodeDocument is decode for a whole document: a version other than ours is named as the cause, not
 // its unknown keys. Every document is a map of at most 16 keys that starts with key 1, the version.
 func decodeDocument(mode cbor.DecMode, data []byte, v any) error {
-	if len(data) >= 3 && data[0]>>4 == 0xa && data[1] == 1 && data[2] != Version {
+	if otherVersion(data) {
 		return ErrVersion
 	}
 	return decode(mode, data, v)
+}
+
+// otherVersion reports whether a document begins like one of a version that is not ours.
+func otherVersion(data []byte) bool {
+	return len(data) >= 3 && data[0]>>4 == 0xa && data[1] == 1 && data[2] != Version
 }

@@ -3,6 +3,7 @@ package netdoc
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -26,8 +27,9 @@ type Consensus struct {
 	Voters     []VoteRef // the votes counted, ascending, one of an authority
 	Relays     []Relay   // ascending by ID
 
-	raw    []byte
-	digest Digest
+	raw     []byte
+	digest  Digest
+	keyless int
 }
 
 type consensusDoc struct {
@@ -89,34 +91,71 @@ func parseConsensus(raw []byte, n *Network) (*Consensus, error) {
 	if err := n.verifyQuorum(e); err != nil {
 		return nil, err
 	}
-	var w consensusDoc
-	if err := decodeDocument(longLists, e.Document, &w); err != nil {
+	c, err := readConsensus(e.Document)
+	if err != nil {
 		return nil, err
 	}
-	if w.Version != Version {
-		return nil, ErrVersion
-	}
-	if w.Network != n.Name {
+	if c.Network != n.Name {
 		return nil, ErrNetwork
-	}
-	params, err := w.Params.parse()
-	if err != nil {
-		return nil, field("parameters", err)
-	}
-	c := &Consensus{
-		Network: w.Network, ValidAfter: w.ValidAfter, FreshUntil: w.FreshUntil, ValidUntil: w.ValidUntil,
-		Params: params, Voters: w.Voters, Relays: make([]Relay, len(w.Relays)),
-		raw: raw, digest: DigestOf(e.Document),
-	}
-	for i, b := range w.Relays {
-		if err := c.Relays[i].decode(b); err != nil {
-			return nil, fmt.Errorf("relay %d: %w", i, err)
-		}
 	}
 	if len(c.Voters) < Faulty(len(n.Authorities))+1 {
 		return nil, fmt.Errorf("voters: %d are too few", len(c.Voters))
 	}
+	c.raw, c.digest, c.keyless = raw, DigestOf(e.Document), len(c.Relays)
 	return c, first(c.check(), field("voters", n.checkVoters(c.Voters)))
+}
+
+// readConsensus decodes a document; all fields but the parameters are still to be checked.
+func readConsensus(doc []byte) (*Consensus, error) {
+	if otherVersion(doc) {
+		return nil, ErrVersion
+	}
+	r := &reader{data: doc}
+	c, params, relays := r.consensusHead()
+	if r.err != nil {
+		return nil, r.err
+	}
+	var err error
+	if c.Params, err = params.parse(); err != nil {
+		return nil, field("parameters", err)
+	}
+	c.Relays = make([]Relay, relays)
+	known := policies{}
+	for i := range c.Relays {
+		if c.Relays[i], err = r.relay(known); err != nil {
+			return nil, fmt.Errorf("relay %d: %w", i, err)
+		}
+	}
+	return c, r.end()
+}
+
+// consensusHead reads all that stands before the first relay.
+func (r *reader) consensusHead() (c *Consensus, params paramsDoc, relays int) {
+	c = &Consensus{}
+	r.object(8)
+	r.key(1)
+	r.exactly(majorUint, Version, "another version")
+	r.key(2)
+	c.Network = string(r.string(majorText))
+	r.key(3)
+	c.ValidAfter = r.time()
+	r.key(4)
+	c.FreshUntil = r.time()
+	r.key(5)
+	c.ValidUntil = r.time()
+	r.key(6)
+	params = r.params()
+	r.key(7)
+	c.Voters = make([]VoteRef, r.array(maxListed))
+	for i := range c.Voters {
+		r.object(2)
+		r.key(1)
+		r.fixed(c.Voters[i].Authority[:])
+		r.key(2)
+		r.fixed(c.Voters[i].Digest[:])
+	}
+	r.key(8)
+	return c, params, r.array(MaxRelays)
 }
 
 // verifyQuorum checks that all signatures are valid and by authorities, and that they are enough.
@@ -153,6 +192,23 @@ func (c *Consensus) Relay(id wire.ID) (*Relay, bool) {
 	}
 	return &c.Relays[i], true
 }
+
+// WithKeys returns the consensus with the onion keys that key finds attached to its relays; c itself stays as
+// it is. key returns the public key of a digest, which whoever holds it has verified, or nil.
+func (c *Consensus) WithKeys(key func(Digest) []byte) *Consensus {
+	with := *c
+	with.Relays, with.keyless = slices.Clone(c.Relays), 0
+	for i := range with.Relays {
+		r := &with.Relays[i]
+		if r.onionKey = key(r.Key.Digest); r.onionKey == nil {
+			with.keyless++
+		}
+	}
+	return &with
+}
+
+// Keyless returns how many relays have no onion key attached: no circuit goes through them.
+func (c *Consensus) Keyless() int { return c.keyless }
 
 // Check returns a *ClockError if now lies before valid-after by more than ClockSkew, or after valid-until.
 func (c *Consensus) Check(now time.Time) error {

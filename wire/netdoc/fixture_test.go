@@ -103,7 +103,7 @@ func testRelays(n int) []Relay {
 			Descriptor: DigestOf([]byte(seed)),
 			Nickname:   fmt.Sprintf("relay%d", i),
 			Addresses:  []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4(addr), 9001)},
-			OnionKeys:  []OnionKey{testOnionKey(seed, testStart)},
+			Key:        keyRef(testOnionKey(seed, testStart)),
 			Weight:     uint64(1000 + i),
 			Flags:      Running | Fast,
 		}
@@ -184,3 +184,5 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
+
+func keyRef(k OnionKey) KeyRef { return k.Ref() }

@@ -27,7 +27,7 @@ import (
 // Version is the version of every document and of the network file.
 const Version = 1
 
-// Bounds of documents, in bytes of their envelopes.
+// Bounds of documents, in bytes of their envelopes, and of a difference between two consensuses.
 const (
 	MaxNetworkFile = 1 << 20
 	MaxDescriptor  = 64 << 10
@@ -35,6 +35,7 @@ const (
 	MaxEcho        = 64 << 10
 	MaxEndorsement = 64 << 10
 	MaxConsensus   = 64 << 20
+	MaxDifference  = 16 << 20
 )
 
 // Bounds of what stands in documents.

@@ -124,6 +124,19 @@ func (p ConsensusParams) doc() paramsDoc {
 	}
 }
 
+func (r *reader) params() (w paramsDoc) {
+	r.object(4)
+	r.key(1)
+	w.MinRelays = r.uint32()
+	r.key(2)
+	w.PerAddress = r.uint32()
+	r.key(3)
+	w.SubnetRule = r.bool()
+	r.key(4)
+	w.OnionKeyLifetime = r.time()
+	return w
+}
+
 func (w paramsDoc) parse() (ConsensusParams, error) {
 	if w.OnionKeyLifetime > maxLifetime.Milliseconds() { // before the product below can overflow
 		return ConsensusParams{}, field("onion key lifetime", errors.New("more than a year"))

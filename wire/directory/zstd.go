@@ -1,0 +1,64 @@
+package directory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	zstdCoding = "zstd" // RFC 8878, as a content coding
+	// maxWindow bounds what a decoder holds besides what it gives out; RFC 9659 has the same bound.
+	maxWindow = 8 << 20
+)
+
+// errContent is an answer whose content coding is unknown or broken.
+var errContent = errors.New("directory: content that does not decode")
+
+// encoder makes whole bodies only, in the calling goroutine; it is safe for concurrent use.
+var encoder = sync.OnceValue(func() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
+		zstd.WithWindowSize(maxWindow))
+	if err != nil {
+		panic(err)
+	}
+	return e
+})
+
+// compress returns raw as one zstd frame.
+func compress(raw []byte) []byte { return encoder().EncodeAll(raw, nil) }
+
+// decompress returns at most limit bytes out of zstd frames; more are ErrTooLarge.
+func decompress(packed []byte, limit int64) ([]byte, error) {
+	d, err := zstd.NewReader(bytes.NewReader(packed), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(maxWindow))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errContent, err)
+	}
+	defer d.Close()
+	raw, err := io.ReadAll(io.LimitReader(d, limit+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errContent, err)
+	case int64(len(raw)) > limit:
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+	}
+	return raw, nil
+}
+
+// acceptsZstd reports whether a request's Accept-Encoding names zstd without refusing it.
+func acceptsZstd(h http.Header) bool {
+	for part := range strings.SplitSeq(h.Get("Accept-Encoding"), ",") {
+		coding, quality, _ := strings.Cut(strings.TrimSpace(part), ";")
+		if strings.TrimSpace(coding) == zstdCoding {
+			return strings.Trim(strings.TrimSpace(quality), "q=0.") != "" || quality == ""
+		}
+	}
+	return false
+}
