@@ -2,6 +2,9 @@ package relay
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"math/bits"
 	"sync"
 	"time"
 
@@ -21,6 +24,7 @@ const afterExpiry = time.Hour
 // keys holds the relay's onion keys and rotates them. The ring is safe for concurrent use; the rest is
 // under mu.
 type keys struct {
+	id       wire.ID
 	ring     *onion.Keyring
 	lifetime time.Duration
 	valid    time.Duration // a consensus lives so long
@@ -39,7 +43,7 @@ func newKeys(id wire.ID, key *onion.PrivateKey, p netdoc.Params, now time.Time) 
 			return nil, err
 		}
 	}
-	k := &keys{lifetime: time.Duration(p.OnionKeyLifetime), changed: make(chan struct{}, 1)}
+	k := &keys{id: id, lifetime: time.Duration(p.OnionKeyLifetime), changed: make(chan struct{}, 1)}
 	if k.lifetime <= 0 {
 		k.lifetime = 24 * time.Hour
 	}
@@ -51,7 +55,33 @@ func newKeys(id wire.ID, key *onion.PrivateKey, p netdoc.Params, now time.Time) 
 }
 
 func (k *keys) document(key *onion.PrivateKey, now time.Time) netdoc.OnionKey {
-	return netdoc.OnionKey{Public: key.Public(), From: now.UnixMilli(), Until: now.Add(k.lifetime).UnixMilli()}
+	return netdoc.OnionKey{Public: key.Public(), From: now.UnixMilli(), Until: k.end(now).UnixMilli()}
+}
+
+// end returns until when a key that begins now is the current one: the relay's next moment of rotation
+// (section 3.1 of SPEC.md), or, if that is too near, the one after it.
+func (k *keys) end(now time.Time) time.Time {
+	until := rotation(k.id, k.lifetime, now)
+	if until.Sub(now) < k.lifetime/leastLife {
+		until = until.Add(k.lifetime)
+	}
+	return until
+}
+
+// leastLife is the part of its lifetime that a key lives at least.
+const leastLife = 20
+
+// rotation returns the first moment after t at which the relay of that ID rotates: one in each lifetime since
+// 1970, at a part of it that only the ID decides, so that a network's rotations spread evenly.
+func rotation(id wire.ID, lifetime time.Duration, t time.Time) time.Time {
+	h := sha256.Sum256(append([]byte("torproxy/1 rotation"), id[:]...))
+	length := max(lifetime.Milliseconds(), 1)
+	part, _ := bits.Mul64(binary.BigEndian.Uint64(h[:8]), uint64(length))
+	moment := int64(part)
+	if now := t.UnixMilli(); now >= moment {
+		moment += ((now-moment)/length + 1) * length
+	}
+	return time.UnixMilli(moment)
 }
 
 // published returns the keys for the descriptor: only the current one. The old one is for packets on the
@@ -64,18 +94,29 @@ func (k *keys) published() []netdoc.OnionKey {
 
 // run rotates the keys until ctx ends.
 func (k *keys) run(ctx context.Context, f *directory.Follower) error {
-	tick := time.NewTicker(keyCheck)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		timer.Reset(k.pause(time.Now()))
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-tick.C:
+		case now := <-timer.C:
 			if err := k.tend(now, f.Current()); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// pause returns after what time to look again: when the current key's time is over, or a minute.
+func (k *keys) pause(now time.Time) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if left := time.UnixMilli(k.current.Until).Sub(now); left > 0 && left < keyCheck {
+		return left
+	}
+	return keyCheck
 }
 
 // tend makes a new key when the current one's time is over, and erases the old one when no consensus that
