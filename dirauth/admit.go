@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	maxMembers      = 8192             // relays that an authority knows; a day's attempts to fill it cost 50 MB
+	maxMembers      = netdoc.MaxRelays // relays that an authority knows, as many as a consensus may list: 100 MB
 	perSubnet       = 8                // times PerAddress: relays in one /24 or IPv6 /48
 	futureTolerance = 10 * time.Minute // by how much a relay's clock may be ahead
-	maxAge          = 24 * time.Hour   // of a descriptor that is new here; relays renew theirs every eight hours
+	maxAge          = 48 * time.Hour   // of a descriptor that is new here; relays renew theirs when it is 30 hours old
 )
 
 // roster is the relays that an authority knows: it admits descriptors, notes what tests said, and lists

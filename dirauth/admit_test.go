@@ -55,7 +55,7 @@ func TestAdmit(t *testing.T) {
 		{"of the same time", nil, describe(t, 1), describe(t, 1, at("127.0.0.9:1")), directory.Refused, "newer descriptor"},
 		{"slightly in the future", nil, nil, describe(t, 1, newer(10*time.Minute)), directory.Added, ""},
 		{"far in the future", nil, nil, describe(t, 1, newer(time.Hour)), directory.Refused, "clock is fast"},
-		{"yesterday's", nil, nil, describe(t, 1, newer(-25*time.Hour)), directory.Refused, "too old"},
+		{"of two days ago", nil, nil, describe(t, 1, newer(-49*time.Hour)), directory.Refused, "too old"},
 		{"without an onion key", nil, nil, describe(t, 1, func(d *netdoc.Descriptor) {
 			d.OnionKeys[0].Until = now.UnixMilli()
 		}), directory.Refused, "onion key"},

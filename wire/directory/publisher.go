@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// Authorities refuse descriptors that are older than a day: three chances to publish a newer one.
-	renewal = 8 * time.Hour
+	// Authorities refuse descriptors that are new to them and older than two days. Where keys rotate daily a
+	// descriptor never gets this old: each that is made anew is a change that every client fetches.
+	renewal = 30 * time.Hour
 	// The same descriptor is posted again so often, because an authority may have lost it: after twelve
 	// rounds, within these bounds.
 	repeatRounds = 12
@@ -34,7 +35,7 @@ type PublisherConfig struct {
 	Client  Poster          // a *Client
 
 	// Descriptor makes the relay's signed descriptor of the moment. It is called by Run, never twice at
-	// once: at the start, when Changed says so, and every eight hours.
+	// once: at the start, when Changed says so, and when the last one is thirty hours old.
 	Descriptor func() ([]byte, error)
 
 	// Changed is received from when the descriptor is to be made anew. It should have room for one value,

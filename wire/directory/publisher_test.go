@@ -131,7 +131,7 @@ func TestPublisherPublishesChanges(t *testing.T) {
 		}
 		pass(renewal + time.Second)
 		if posted := r.take(); posted[len(posted)-1].descriptor != "edition 3" {
-			t.Errorf("after %v still %q: authorities refuse it when it is a day old", renewal, posted[len(posted)-1].descriptor)
+			t.Errorf("after %v still %q: authorities refuse it when it is two days old", renewal, posted[len(posted)-1].descriptor)
 		}
 	})
 }
