@@ -537,7 +537,9 @@ sets:
 }
 
 func BenchmarkChoose(b *testing.B) {
-	c := network(b, 5000, 1000)
+	c := network(b, 10000, 3300)
+	c.Params.SubnetRule = true
+	b.ReportAllocs()
 	rnd := NewRand()
 	for b.Loop() {
 		if _, err := Choose(c, Request{Hops: 3, Target: TargetOf("example.com", 443)}, rnd); err != nil {

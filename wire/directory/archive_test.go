@@ -130,6 +130,17 @@ func TestPackedAnswersAreBounded(t *testing.T) {
 	}
 }
 
+// What is larger than the window comes back as well.
+func TestLargeDocumentsArePacked(t *testing.T) {
+	large := make([]byte, maxWindow+maxWindow/2)
+	for i := range large {
+		large[i] = byte(i * i >> 7)
+	}
+	if got, err := decompress(compress(large), int64(len(large))); err != nil || !bytes.Equal(got, large) {
+		t.Errorf("%d of %d bytes, %v", len(got), len(large), err)
+	}
+}
+
 func FuzzDecompress(f *testing.F) {
 	f.Add(compress([]byte("hello hello hello hello")))
 	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd})
@@ -157,11 +168,12 @@ func TestMirrorOverLoopback(t *testing.T) {
 	if err := errors.Join(f.Offer(first), f.Offer(second)); err != nil {
 		t.Fatal(err)
 	}
-	if body, _, err := c.Fetch(t.Context(), s.Peer, ConsensusPath, "", netdoc.MaxConsensus); err != nil || !bytes.Equal(body, second) {
+	body, _, err := c.Fetch(t.Context(), s.Peer, ConsensusPath, "", netdoc.MaxConsensus)
+	if err != nil || !bytes.Equal(body, second) {
 		t.Errorf("the document: %d bytes, %v", len(body), err)
 	}
 	held := parse(t, n, first)
-	body, _, err := c.Fetch(t.Context(), s.Peer, consensusFrom(held), etag(held), netdoc.MaxConsensus)
+	body, _, err = c.Fetch(t.Context(), s.Peer, consensusFrom(held), etag(held), netdoc.MaxConsensus)
 	if err != nil || !netdoc.IsDifference(body) {
 		t.Fatalf("no difference: %v", err)
 	}

@@ -28,7 +28,7 @@ type server struct {
 	stop  func()       // may be called again
 }
 
-func listenUDP(t *testing.T, addr string) net.PacketConn {
+func listenUDP(t testing.TB, addr string) net.PacketConn {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", addr)
 	if err != nil {
@@ -38,7 +38,7 @@ func listenUDP(t *testing.T, addr string) net.PacketConn {
 }
 
 // startServer runs a directory server on conn until the test ends or stop is called.
-func startServer(t *testing.T, conn net.PacketConn, key ed25519.PrivateKey, h http.Handler) *server {
+func startServer(t testing.TB, conn net.PacketConn, key ed25519.PrivateKey, h http.Handler) *server {
 	t.Helper()
 	addr := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
@@ -51,7 +51,7 @@ func startServer(t *testing.T, conn net.PacketConn, key ed25519.PrivateKey, h ht
 }
 
 // startNode runs a node and, at the end, closes its socket. It hands the node to use.
-func startNode(t *testing.T, cfg link.Config, use func(*link.Node)) (stop func()) {
+func startNode(t testing.TB, cfg link.Config, use func(*link.Node)) (stop func()) {
 	t.Helper()
 	node, err := link.NewNode(cfg)
 	if err != nil {
@@ -75,7 +75,7 @@ func startNode(t *testing.T, cfg link.Config, use func(*link.Node)) (stop func()
 }
 
 // startClient returns a Client on a node of its own.
-func startClient(t *testing.T, conn net.PacketConn) *Client {
+func startClient(t testing.TB, conn net.PacketConn) *Client {
 	t.Helper()
 	var c *Client
 	startNode(t, link.Config{Conn: conn}, func(n *link.Node) { c = NewClient(n) })

@@ -32,6 +32,7 @@ type fleet struct {
 // ship is a server of the fleet. Its fields are under fleet.mu.
 type ship struct {
 	follower *Follower
+	handler  http.Handler // the follower's
 	mirror   bool
 	down     bool
 	lacks    map[int]bool               // relays whose keys it does not give out
@@ -71,6 +72,7 @@ func (f *fleet) launch(id wire.ID, mirror bool) {
 		}
 		return nil
 	}})
+	s.handler = s.follower.Mirror()
 	f.servers[id] = s
 }
 
@@ -85,7 +87,7 @@ func (f *fleet) ask(to Peer, r *http.Request, digests int) ([]byte, error) {
 	}
 	f.update(s)
 	w := httptest.NewRecorder()
-	s.follower.Mirror().ServeHTTP(w, r)
+	s.handler.ServeHTTP(w, r)
 	answer := w.Body.Bytes()
 	if c.patch = netdoc.IsDifference(answer); c.patch && s.spoils != nil {
 		answer = s.spoils(answer)

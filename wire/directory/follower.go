@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"torproxy/wire/netdoc"
@@ -70,11 +71,12 @@ type Follower struct {
 	log      *slog.Logger
 	keys     keyStore
 	archive  archive
+	serves   atomic.Bool // Mirror was called: the archive is kept
 
 	statusMu sync.Mutex
-	giver    Peer  // whom the newest consensus came from; zero if from nobody
-	last     tally // of the last poll
-	reported tally // behind the problem that the log has; zero if it has none
+	giver    source // whom the newest consensus came from; zero if from nobody
+	last     tally  // of the last poll
+	reported tally  // behind the problem that the log has; zero if it has none
 }
 
 // NewFollower returns a Follower that holds nothing; Run makes it follow.
@@ -178,7 +180,9 @@ func (f *Follower) accept(c *netdoc.Consensus) error {
 			"valid_after", time.UnixMilli(conflict.Held.ValidAfter).UTC(),
 			"kept", conflict.Held.Digest().String(), "other", conflict.Other.Digest().String())
 	default:
-		f.archive.add(c)
+		if f.serves.Load() {
+			f.archive.add(c)
+		}
 		f.adopted(c)
 		f.useKeys()
 	}
@@ -291,7 +295,7 @@ func (f *Follower) take(r reply, t *tally) bool {
 	err := r.invalid
 	if err == nil {
 		if before == nil || r.doc.ValidAfter > before.ValidAfter {
-			f.gave(r.from.Peer)
+			f.gave(r.from)
 		}
 		err = f.accept(r.doc)
 	}

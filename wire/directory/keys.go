@@ -129,8 +129,10 @@ func suffices(c *netdoc.Consensus) bool {
 }
 
 // Mirror serves what the follower holds at ConsensusPath and KeysPath: it is worth as much as an authority's
-// copy, signatures and digests and all.
+// copy, signatures and digests and all. From the first call on the follower keeps the last consensuses to make
+// differences to.
 func (f *Follower) Mirror() http.Handler {
+	f.serves.Store(true)
 	mux := http.NewServeMux()
 	mux.Handle(ConsensusPath, serveConsensus(&f.archive, func() *netdoc.Consensus {
 		newest, _, _ := f.latest()

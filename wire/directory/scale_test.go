@@ -2,6 +2,7 @@ package directory
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -255,5 +256,53 @@ func BenchmarkScaleDifference(b *testing.B) {
 				parse(b, n, raw)
 			}
 		})
+	}
+}
+
+// oneServer sends every request to one peer: the relays of the benchmarks exist nowhere.
+type oneServer struct {
+	*Client
+	peer Peer
+}
+
+func (o oneServer) Fetch(ctx context.Context, _ Peer, path, etag string, limit int64) ([]byte, string, error) {
+	return o.Client.Fetch(ctx, o.peer, path, etag, limit)
+}
+
+func (o oneServer) Post(ctx context.Context, _ Peer, path string, body []byte, limit int64) ([]byte, error) {
+	return o.Client.Post(ctx, o.peer, path, body, limit)
+}
+
+// BenchmarkScaleStart is a first start over loopback, client and server on the same processors: from nothing
+// to a consensus with all keys.
+func BenchmarkScaleStart(b *testing.B) {
+	n, relays := testNetwork(4, time.Hour), manyNetwork(b)
+	rnd := rand.New(rand.NewPCG(5, 6))
+	keys := map[netdoc.Digest][]byte{}
+	for i := range relays {
+		public := noise(rnd, netdoc.OnionKeySize)
+		relays[i].Key.Digest = netdoc.DigestOf(public)
+		keys[relays[i].Key.Digest] = public
+	}
+	server := NewFollower(FollowerConfig{Network: n, LocalKey: func(r *netdoc.Relay) []byte { return keys[r.Key.Digest] }})
+	if err := server.Offer(manyConsensus(b, n, time.Now().Truncate(time.Hour), relays)); err != nil {
+		b.Fatal(err)
+	}
+	s := startServer(b, listenUDP(b, "127.0.0.1:0"), testKey(0), server.Mirror())
+	for b.Loop() {
+		client := startClient(b, listenUDP(b, "127.0.0.1:0"))
+		all := oneServer{client, s.Peer}
+		f := NewFollower(FollowerConfig{Network: n, Client: all, Keys: all, Routes: true})
+		ctx, cancel := context.WithCancel(b.Context())
+		ended := make(chan error, 1)
+		changed := f.Changed()
+		go func() { ended <- f.Run(ctx) }()
+		<-changed
+		cancel()
+		<-ended
+		if c := f.Current(); c.Keyless() > 0 {
+			b.Fatalf("%d keys missing", c.Keyless())
+		}
+		client.Close()
 	}
 }

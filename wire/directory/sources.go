@@ -10,7 +10,8 @@ const (
 	// mirrorsAsked bounds the mirrors that are tried before the authorities. They are drawn anew each time: one
 	// that is old or keeps something back does not stay with a client.
 	mirrorsAsked = 3
-	// fewKeys is how many onion keys are asked of the server at hand; for more a mirror is worth a dial.
+	// fewKeys is how many onion keys a client asks of an authority that it has the consensus from; for more a
+	// mirror is worth a dial.
 	fewKeys = 64
 )
 
@@ -29,22 +30,25 @@ func (f *Follower) sources() []source {
 	return append(list, f.authorities()...)
 }
 
-// keySources returns whom to ask for so many onion keys, in order.
+// keySources returns whom to ask for so many onion keys, in order: first the server that the consensus came
+// from, whose connection stands, but a client spares an authority what a mirror has.
 func (f *Follower) keySources(newest *netdoc.Consensus, missing int) []source {
 	f.statusMu.Lock()
 	giver := f.giver
 	f.statusMu.Unlock()
 	var list []source
-	if missing > fewKeys {
-		list = mirrors(newest)
-	} else if !giver.ID.IsZero() {
-		list = append(list, source{Peer: giver})
+	spare := f.keyed && missing > fewKeys
+	if !giver.ID.IsZero() && (giver.mirror || !spare) {
+		list = append(list, giver)
+	}
+	if spare {
+		list = append(list, mirrors(newest)...)
 	}
 	return append(list, f.authorities()...)
 }
 
 // gave notes whom the newest consensus came from.
-func (f *Follower) gave(from Peer) {
+func (f *Follower) gave(from source) {
 	f.statusMu.Lock()
 	defer f.statusMu.Unlock()
 	f.giver = from
