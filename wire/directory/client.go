@@ -189,11 +189,17 @@ func exchange(ctx context.Context, conn *http3.ClientConn, r request) (answer, e
 	case int64(len(a.body)) > r.limit:
 		return answer{}, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, r.limit)
 	}
-	switch coding := resp.Header.Get("Content-Encoding"); {
+	return r.unpack(a, resp.Header.Get("Content-Encoding"))
+}
+
+// unpack takes the content coding off an answer, which must be one that was asked for.
+func (r *request) unpack(a answer, coding string) (answer, error) {
+	switch {
 	case coding == "":
 		return a, nil
 	case coding == zstdCoding && r.header.Get("Accept-Encoding") == zstdCoding:
-		a.body, err = decompress(a.body, r.limit)
+		body, err := decompress(a.body, r.limit)
+		a.body = body
 		return a, err
 	default:
 		return answer{}, fmt.Errorf("%w: coding %.20q", errContent, coding)

@@ -127,10 +127,17 @@ func manyConsensus(t testing.TB, n *netdoc.Network, validAfter time.Time, relays
 	return netdoc.SealConsensus(doc, signatures)
 }
 
-// hourLater returns the network after an hour: a twenty-fourth of the keys rotated, renewed of the others'
-// descriptors made anew, and two of a hundred relays changed: a quarter of these gone and as many come, a
-// quarter with another address, half with another weight and flag.
-func hourLater(t testing.TB, relays []netdoc.Relay, renewed float64) []netdoc.Relay {
+// hour is what happens in an hour besides that a twenty-fourth of the keys rotates and two of a hundred relays
+// change: a quarter of these are gone and as many have come, a quarter have another address, half another
+// weight and flag.
+type hour struct {
+	name       string
+	renewed    float64 // of the descriptors are made anew
+	reweighted float64 // of the weights are others
+}
+
+// after returns the network after that hour.
+func (h hour) after(t testing.TB, relays []netdoc.Relay) []netdoc.Relay {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	later := bubbleStart.Add(time.Hour)
 	next := slices.Clone(relays)
@@ -138,8 +145,11 @@ func hourLater(t testing.TB, relays []netdoc.Relay, renewed float64) []netdoc.Re
 		switch {
 		case i%24 == 7:
 			rotate(rnd, &next[i], later)
-		case rnd.Float64() < renewed:
+		case rnd.Float64() < h.renewed:
 			next[i].Descriptor = netdoc.Digest(noise(rnd, 32))
+		}
+		if rnd.Float64() < h.reweighted {
+			next[i].Weight += uint64(rnd.IntN(1 << 16))
 		}
 	}
 	changed := rnd.Perm(len(next))[:len(next)/50]
@@ -220,18 +230,18 @@ func BenchmarkScaleKeys(b *testing.B) {
 }
 
 // BenchmarkScaleDifference makes (a server, once for each of the last rounds) and applies (a client) the
-// difference of an hour: with no other descriptor made anew, and with every descriptor made anew every eight
-// hours.
+// difference of an hour: as it is; if every descriptor were made anew every eight hours; and if every weight
+// changed in every round.
 func BenchmarkScaleDifference(b *testing.B) {
 	n, relays := testNetwork(4, time.Hour), manyNetwork(b)
 	base := parse(b, n, manyConsensus(b, n, bubbleStart, relays))
-	for name, renewed := range map[string]float64{"renewals=none": 0, "renewals=8h": 1.0 / 8} {
-		target := manyConsensus(b, n, bubbleStart.Add(time.Hour), hourLater(b, relays, renewed))
+	for _, h := range []hour{{name: "as-it-is"}, {name: "all-renewed-8h", renewed: 1.0 / 8}, {name: "all-reweighted", reweighted: 1}} {
+		target := manyConsensus(b, n, bubbleStart.Add(time.Hour), h.after(b, relays))
 		d, err := netdoc.Difference(base.Raw(), target)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(name+"/make", func(b *testing.B) {
+		b.Run(h.name+"/make", func(b *testing.B) {
 			for b.Loop() {
 				if d, err = netdoc.Difference(base.Raw(), target); err != nil {
 					b.Fatal(err)
@@ -246,7 +256,7 @@ func BenchmarkScaleDifference(b *testing.B) {
 			b.ReportMetric(100*float64(difference)/float64(whole), "%-of-whole-zstd")
 			b.ReportMetric(100*float64(len(d))/float64(len(target)), "%-of-whole")
 		})
-		b.Run(name+"/apply", func(b *testing.B) {
+		b.Run(h.name+"/apply", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				raw, err := netdoc.ApplyDifference(d, base)
