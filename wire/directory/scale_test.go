@@ -175,9 +175,7 @@ func BenchmarkScaleVerify(b *testing.B) {
 	n := testNetwork(4, time.Hour)
 	packed := compress(manyConsensus(b, n, bubbleStart, manyNetwork(b)))
 	b.ReportAllocs()
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
+	before := heap()
 	var c *netdoc.Consensus
 	for b.Loop() {
 		raw, err := decompress(packed, netdoc.MaxConsensus)
@@ -186,10 +184,18 @@ func BenchmarkScaleVerify(b *testing.B) {
 		}
 		c = parse(b, n, raw)
 	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	b.ReportMetric((float64(after.HeapAlloc)-float64(before.HeapAlloc))/1e6, "heap-MB")
+	b.ReportMetric((heap()-before)/1e6, "heap-MB")
 	runtime.KeepAlive(c)
+	runtime.KeepAlive(packed)
+}
+
+// heap returns the bytes in use.
+func heap() float64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // pools let go with the second
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
 }
 
 // BenchmarkScaleCompress is what a server does once a round with the whole list.
