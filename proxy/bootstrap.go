@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"torproxy/proxy/route"
+	"torproxy/wire/directory"
 	"torproxy/wire/netdoc"
 )
 
@@ -18,6 +20,7 @@ type Progress struct {
 // The steps of the bootstrap, in percent.
 const (
 	percentAsking   = 10  // no usable consensus
+	percentKeys     = 25  // a consensus, but too few of its relays' onion keys
 	percentRelays   = 40  // a consensus, but no route in it
 	percentBuilding = 75  // a route, but no circuit has stood yet
 	percentReady    = 100 // a circuit stands, or has stood on this consensus
@@ -36,6 +39,9 @@ func (p *Proxy) Ready() <-chan struct{} { return p.ready }
 // Progress returns how far the bootstrap is now. It goes back when the consensus runs out.
 func (p *Proxy) Progress() Progress {
 	c, err := p.usable()
+	if _, ok := errors.AsType[*directory.KeysError](err); ok {
+		return Progress{percentKeys, err.Error()}
+	}
 	if c == nil {
 		return Progress{percentAsking, sentence("asking the authorities for the consensus", err)}
 	}

@@ -27,7 +27,7 @@ const order = `
 	pure wire/netdoc:                 wire github.com/fxamacker/cbor/v2
 	pure wire/mux:                    wire
 	wire/link:      wire github.com/quic-go/quic-go golang.org/x/time/rate
-	wire/directory: wire wire/netdoc wire/link github.com/quic-go/quic-go github.com/quic-go/quic-go/http3
+	wire/directory: wire wire/netdoc wire/link github.com/quic-go/quic-go github.com/quic-go/quic-go/http3 github.com/klauspost/compress/zstd golang.org/x/sync/errgroup
 
 	# The three roles never import one another.
 	relay:   wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows

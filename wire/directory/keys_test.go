@@ -155,6 +155,34 @@ func TestKeysKeptBack(t *testing.T) {
 	})
 }
 
+// What does not fit into one request is asked for in several, of one server.
+func TestKeysComeInBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, time.Hour, 0, func(int) []int { return nil })
+		var digests []netdoc.Digest
+		for i := range 3*keysPerRequest + 1 {
+			digests = append(digests, netdoc.DigestOf([]byte{byte(i), byte(i >> 8)}))
+		}
+		digests[0], digests[keysPerRequest], digests[2*keysPerRequest] = netdoc.DigestOf(onionKey(1)), netdoc.DigestOf(onionKey(2)), netdoc.DigestOf(onionKey(3))
+		digests[3*keysPerRequest] = netdoc.DigestOf(onionKey(4))
+		f.relays = func(int) []int { return upTo(5) }
+		c := NewFollower(FollowerConfig{Network: f.network, Client: f, Keys: f, Routes: true})
+		from := source{Peer: PeerOf(f.network.Authorities[1])}
+		if err := c.askKeys(t.Context(), from, digests); err != nil {
+			t.Error(err)
+		}
+		asked := 0
+		for _, call := range f.take() {
+			if asked += call.digests; call.digests > keysPerRequest || call.to != from.ID {
+				t.Errorf("asked %+v", call)
+			}
+		}
+		if asked != len(digests) || len(c.keys.keys) != 4 {
+			t.Errorf("asked for %d, holds %d", asked, len(c.keys.keys))
+		}
+	})
+}
+
 // One authority that keeps a key back costs a question to the next.
 func TestOneServerLacksAKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 //	request   digest 32, ...       1 to keysPerRequest
 //	answer    public key 1216, ... those that the server has, in the order asked
 
-// keysPerRequest bounds one request: 16 KiB for at most 608 KiB.
-const keysPerRequest = 512
+// keysPerRequest bounds one request: 8 KiB for at most 304 KiB.
+const keysPerRequest = 256
 
 const digestSize = len(netdoc.Digest{})
 

@@ -52,7 +52,7 @@ type KeysError struct {
 }
 
 func (e *KeysError) Error() string {
-	return fmt.Sprintf("of the consensus' %d relays the onion keys of %d are still to be fetched", e.Relays, e.Missing)
+	return fmt.Sprintf("fetching the onion keys of %d of the %d relays", e.Missing, e.Relays)
 }
 
 // tally counts what authorities answered in one poll.
