@@ -176,7 +176,6 @@ func (d *door) count(_ net.Conn, state http.ConnState) {
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.running.Add(1)
 	defer d.running.Done()
-	http.NewResponseController(w).SetWriteDeadline(time.Time{}) // an earlier answer of the door may have left one
 	switch {
 	case r.Method == http.MethodConnect:
 		d.connect(w, r)
