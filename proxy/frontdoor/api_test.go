@@ -22,7 +22,7 @@ func requestOn(t *testing.T, local net.Addr, host string) *http.Request {
 	return r
 }
 
-// filled is a Backend with something in every field.
+// filled sets something in every field.
 func filled(c *client) {
 	at := time.Date(2026, 3, 1, 13, 0, 0, 5e6, time.FixedZone("CET", 3600))
 	c.status = Status{
@@ -43,7 +43,7 @@ func filled(c *client) {
 // The contract, byte for byte: users' scripts read this.
 func TestJSON(t *testing.T) {
 	f := start(t)
-	filled(f.client)
+	f.client.change(filled)
 	const ab, zz = "ab01000000000000000000000000000000000000000000000000000000000000", "0200000000000000000000000000000000000000000000000000000000000000"
 	for path, want := range map[string]string{
 		"/api/status": `{"version":"1.2","pid":42,"hops":5,"bootstrap":{"percent":100,"summary":"ready"},"socks":"127.0.0.1:9050","http":"` + f.addr + `",
@@ -65,7 +65,7 @@ func TestJSON(t *testing.T) {
 			t.Errorf("HEAD %s: %s %q", path, r.Status, body)
 		}
 	}
-	f.client.circuits, f.client.relays = nil, nil
+	f.client.change(func(c *client) { c.circuits, c.relays = nil, nil })
 	for _, path := range []string{"/api/circuits", "/api/relays"} {
 		if _, body := f.do("GET " + path + " HTTP/1.1\nHost: SELF\n\n"); body != "[]\n" {
 			t.Errorf("%s with nothing: %q", path, body)
@@ -101,7 +101,7 @@ func TestJSONReadsBack(t *testing.T) {
 
 func TestRoutes(t *testing.T) {
 	f := start(t)
-	filled(f.client)
+	f.client.change(filled)
 	for request, want := range map[string]struct {
 		status int
 		allow  string
@@ -152,8 +152,8 @@ func TestRoutes(t *testing.T) {
 	if n := f.client.newIdentities(); n != 2 {
 		t.Errorf("%d new identities", n)
 	}
-	if want := []string{"7", "7", "nope"}; !slices.Equal(slices.Sorted(slices.Values(f.client.closed)), want) {
-		t.Errorf("closed %q", f.client.closed)
+	if want := []string{"7", "7", "nope"}; !slices.Equal(slices.Sorted(slices.Values(f.client.closedCircuits())), want) {
+		t.Errorf("closed %q", f.client.closedCircuits())
 	}
 }
 
@@ -166,7 +166,7 @@ func TestPAC(t *testing.T) {
 		"unix:/run/s":    `return "PROXY ` + f.addr + `";`,
 		`"; evil("`:      `return "PROXY ` + f.addr + `; SOCKS5 \"; evil(\"";`,
 	} {
-		f.client.status.SOCKS = socks
+		f.client.change(func(c *client) { c.status.SOCKS = socks })
 		r, body := f.do("GET /proxy.pac HTTP/1.1\nHost: SELF\n\n")
 		if want := "function FindProxyForURL(url, host) {\n  " + want + "\n}\n"; body != want {
 			t.Errorf("%s\nwant\n%s", body, want)
@@ -179,10 +179,12 @@ func TestPAC(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	f := start(t)
-	filled(f.client)
-	f.client.circuits[0].Streams = append(f.client.circuits[0].Streams, Stream{Target: "<script>alert(1)</script>:80"})
-	f.client.circuits[0].Hops[0].Nickname = "<b>"
-	f.client.status.Network.ValidUntil = Time{time.Unix(1772370000, 0)}
+	f.client.change(filled)
+	f.client.change(func(c *client) {
+		c.circuits[0].Streams = append(c.circuits[0].Streams, Stream{Target: "<script>alert(1)</script>:80"})
+		c.circuits[0].Hops[0].Nickname = "<b>"
+		c.status.Network.ValidUntil = Time{time.Unix(1772370000, 0)}
+	})
 	r, body := f.do("GET / HTTP/1.1\nHost: SELF\n\n")
 	if got := r.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
 		t.Errorf("Content-Type %q", got)
@@ -201,8 +203,10 @@ func TestPage(t *testing.T) {
 			t.Errorf("the page has %q", never)
 		}
 	}
-	f.client.status = Status{Hops: 1, SOCKS: "unix:/run/s", HTTP: "0.0.0.0:" + f.port(), Bootstrap: Bootstrap{40, "asking the authorities"}}
-	f.client.circuits = nil
+	f.client.change(func(c *client) {
+		c.status = Status{Hops: 1, SOCKS: "unix:/run/s", HTTP: "0.0.0.0:" + f.port(), Bootstrap: Bootstrap{40, "asking the authorities"}}
+		c.circuits = nil
+	})
 	_, body = f.do("GET / HTTP/1.1\nHost: SELF\n\n")
 	for _, want := range []string{"starting, 40 %", "asking the authorities", "None yet", "one relay sees", `http-equiv="refresh"`, "socks5h://localhost/run/s", f.addr} {
 		if !strings.Contains(body, want) {

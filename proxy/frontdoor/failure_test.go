@@ -70,7 +70,7 @@ func TestFailureWhileStarting(t *testing.T) {
 	f := start(t, func(c *Config) {
 		c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no consensus") }
 	})
-	f.client.status.Bootstrap = Bootstrap{30, "asking 4 authorities"}
+	f.client.change(func(c *client) { c.status.Bootstrap = Bootstrap{30, "asking 4 authorities"} })
 	r, body := f.do("CONNECT web.test:80 HTTP/1.1\n\n")
 	if r.StatusCode != 502 || !strings.Contains(body, "still starting: asking 4 authorities, 30 % (no consensus)") || !strings.Contains(body, "torproxy status") {
 		t.Errorf("%s %q", r.Status, body)

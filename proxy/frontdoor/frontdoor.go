@@ -89,7 +89,7 @@ func New(cfg Config) *Server {
 
 // Serve answers requests on l, whose address must be IP:PORT, until ctx ends or l fails. It then closes l,
 // every connection and every tunnel, waits for everything that it started, and returns nil after ctx ended,
-// else the cause. One Serve per Server and listener; several listeners may be served at once.
+// else the cause. A Server serves one listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer l.Close()
 	addr, err := netip.ParseAddrPort(l.Addr().String())
