@@ -245,8 +245,13 @@ func Start(cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// Close ends a network made by Start, waits for all of it, and returns what went wrong while it ran.
+// Close ends a network made by Start, waits for all of it, and returns what went wrong while it ran. Of a
+// network made by New that never ran it frees the sockets; one that runs ends with Run's context.
 func (n *Network) Close() error {
+	if n.cancel == nil {
+		n.closeSockets()
+		return nil
+	}
 	n.cancel()
 	<-n.ended
 	return n.err
