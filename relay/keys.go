@@ -125,7 +125,7 @@ func (k *keys) tend(now time.Time, c *netdoc.Consensus) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.old != nil {
-		if last := lastListed(c, *k.old); last.After(k.oldLast) {
+		if last := k.lastListed(c, k.old); last.After(k.oldLast) {
 			k.oldLast = last
 		}
 		if now.After(k.oldLast.Add(afterExpiry)) {
@@ -151,16 +151,15 @@ func (k *keys) tend(now time.Time, c *netdoc.Consensus) error {
 	return nil
 }
 
-// lastListed returns until when a consensus that lists the key may be used; zero if it does not.
-func lastListed(c *netdoc.Consensus, key netdoc.OnionKey) time.Time {
+// lastListed returns until when a consensus that lists the key as this relay's may be used; zero if it does
+// not. That others list it counts for nothing: it is public, and whoever copies it must not keep it alive.
+func (k *keys) lastListed(c *netdoc.Consensus, key *netdoc.OnionKey) time.Time {
 	if c == nil {
 		return time.Time{}
 	}
-	digest := netdoc.DigestOf(key.Public)
-	for i := range c.Relays {
-		if c.Relays[i].Key.Digest == digest {
-			return time.UnixMilli(c.ValidUntil)
-		}
+	self, ok := c.Relay(k.id)
+	if !ok || self.Key.Digest != netdoc.DigestOf(key.Public) {
+		return time.Time{}
 	}
-	return time.Time{}
+	return time.UnixMilli(c.ValidUntil)
 }

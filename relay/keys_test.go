@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"torproxy/wire"
+	"torproxy/wire/netdoc"
 )
 
 const testLifetime = 24 * time.Hour
@@ -55,5 +56,44 @@ func TestKeyLivesUntilTheMoment(t *testing.T) {
 		if life := k.end(now).Sub(now); life != c.life {
 			t.Errorf("made %v before the moment, a key lives %v, want %v", c.before, life, c.life)
 		}
+	}
+}
+
+// TestOldKey checks how long a replaced key stays: an hour longer than the last consensus that lists it for
+// this relay can be used, and not a moment longer because somebody else lists it as his.
+func TestOldKey(t *testing.T) {
+	const valid = 3 * time.Hour
+	self, other := wire.ID{1}, wire.ID{2}
+	for name, test := range map[string]struct {
+		lister wire.ID
+		stays  time.Duration // after the rotation
+	}{
+		"listed once more": {self, valid + time.Hour + afterExpiry},
+		"copied":           {other, valid + afterExpiry},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			params := netdoc.Params{Round: netdoc.Duration(time.Hour), Valid: netdoc.Duration(valid), OnionKeyLifetime: netdoc.Duration(24 * time.Hour)}
+			k, err := newKeys(self, nil, params, began)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replaced := k.current
+			rotated := time.UnixMilli(replaced.Until)
+			if err := k.tend(rotated, nil); err != nil || k.old == nil {
+				t.Fatalf("not rotated: %v", err)
+			}
+			late := rotated.Add(time.Hour)
+			c := &netdoc.Consensus{ValidUntil: late.Add(valid).UnixMilli(), Relays: []netdoc.Relay{{ID: test.lister, Key: replaced.Ref()}}}
+			k.tend(late, c)
+			k.tend(rotated.Add(test.stays-time.Minute), c)
+			if k.old == nil {
+				t.Error("the old key was erased too early")
+			}
+			k.tend(rotated.Add(test.stays+time.Minute), c)
+			if k.old != nil {
+				t.Error("the old key stayed too long")
+			}
+		})
 	}
 }

@@ -113,6 +113,9 @@ type Relay struct {
 	budget    *mux.Budget
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
+
+	alive context.Context // ends with Run
+	kill  context.CancelFunc
 }
 
 // New checks the configuration and makes the relay; it starts nothing.
@@ -127,6 +130,7 @@ func New(cfg Config) (*Relay, error) {
 	if r.cfg.Trace == nil {
 		r.cfg.Trace = &Trace{}
 	}
+	r.alive, r.kill = context.WithCancel(context.Background())
 	var err error
 	if r.keys, err = newKeys(wire.PublicID(cfg.Identity), cfg.OnionKey, cfg.Network.Params, time.Now()); err != nil {
 		return nil, err
@@ -164,6 +168,8 @@ func (r *Relay) Consensus() *netdoc.Consensus { return r.follower.Current() }
 // cause: nil after ctx.
 func (r *Relay) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, r.kill)
+	defer stop()
 	g.Go(func() error { return r.node.Run(ctx) })
 	g.Go(func() error { return r.follower.Run(ctx) })
 	g.Go(func() error { return r.publisher.Run(ctx) })
