@@ -74,11 +74,15 @@ func (r *roster) restore(now time.Time) error {
 		}
 		if a := r.take(d, now); a.Result == directory.Refused {
 			r.log.Info("stored descriptor dropped", "relay", d.ID.Short(), "reason", a.Reason)
-			r.store.DeleteDescriptor(d.ID)
+			r.store.Forget(d.ID)
 		}
 	}
 	return nil
 }
+
+// errNotStored is told to a relay whose descriptor could not be written down. It is held all the same, but
+// what was acknowledged must still be there after a crash.
+var errNotStored = errors.New("this authority cannot store descriptors at present")
 
 // admit judges a descriptor, whose signature was verified, and takes it in or says why not.
 func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registration {
@@ -88,6 +92,7 @@ func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registrati
 	if m := r.members[d.ID]; a.Result != directory.Refused && m.descriptor == d {
 		if err := r.store.SaveDescriptor(d.ID, d.Raw()); err != nil {
 			r.log.Error("descriptor not stored", "relay", d.ID.Short(), "err", err)
+			return refused(errNotStored)
 		}
 	}
 	return a
@@ -258,8 +263,8 @@ func (r *roster) remove(id wire.ID) {
 	if m.previous != nil {
 		delete(r.byDigest, m.previous.Digest())
 	}
-	if err := r.store.DeleteDescriptor(id); err != nil {
-		r.log.Error("descriptor not deleted", "relay", id.Short(), "err", err)
+	if err := r.store.Forget(id); err != nil {
+		r.log.Error("relay not forgotten by the store", "relay", id.Short(), "err", err)
 	}
 }
 
