@@ -84,8 +84,9 @@ func runUntilCleanup(t *testing.T, run func(context.Context) error, conn net.Pac
 
 // responder is a relay that answers handshakes, and nothing else.
 type responder struct {
-	describe   func(at netip.AddrPort) []byte // its descriptor of this moment
+	describe   func(at ...netip.AddrPort) []byte // its descriptor of this moment
 	descriptor []byte
+	addr       netip.AddrPort
 	id         wire.ID
 	tests      atomic.Int32 // handshakes answered
 	stop       func()
@@ -98,10 +99,10 @@ func startResponder(t *testing.T, i int) *responder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &responder{id: wire.PublicID(key("relay", i))}
-	r.describe = func(at netip.AddrPort) []byte {
+	r := &responder{addr: addr, id: wire.PublicID(key("relay", i))}
+	r.describe = func(at ...netip.AddrPort) []byte {
 		return describe(t, i, func(d *netdoc.Descriptor) {
-			d.Addresses = []netip.AddrPort{at}
+			d.Addresses = at
 			d.Published = time.Now().UnixMilli()
 			d.OnionKeys = []netdoc.OnionKey{{Public: private.Public(), From: d.Published, Until: d.Published + time.Hour.Milliseconds()}}
 		}).Raw()
@@ -266,6 +267,26 @@ func TestClaimedAddressIsTested(t *testing.T) {
 	if running, known := c.authorities[0].Relays(); running != 0 || known != 1 {
 		t.Errorf("%d relays run of %d known", running, known)
 	}
+}
+
+// A relay runs if it answers at every address that it advertises: clients pick any.
+func TestEveryAddressIsTested(t *testing.T) {
+	c := startCity(t, 1)
+	client := startClient(t, nil)
+	half, whole := startResponder(t, 1), startResponder(t, 2)
+	conn, nobody := listen(t)
+	defer conn.Close()
+	c.register(t, client, 0, half.describe(half.addr, nobody))
+	c.register(t, client, 0, whole.descriptor)
+	c.until(t, "the one that answers everywhere", func(c *netdoc.Consensus) bool { return len(c.Relays) == 1 })
+	if consensus := c.authorities[0].Consensus(); consensus.Relays[0].ID != whole.id {
+		t.Error("the one that does not answer everywhere is in")
+	}
+	if half.tests.Load() == 0 {
+		t.Error("its other address was not tested")
+	}
+	c.register(t, client, 0, half.describe(half.addr))
+	c.until(t, "both", func(c *netdoc.Consensus) bool { return len(c.Relays) == 2 })
 }
 
 // Votes, echoes and signatures are taken from authorities only, each for its own.
