@@ -28,6 +28,7 @@ type roster struct {
 	network *netdoc.Network
 	store   Store
 	log     *slog.Logger
+	gate    *gate
 	test    testPlan
 	changed chan struct{} // holds a token when a test became due earlier than it was
 
@@ -45,8 +46,9 @@ type member struct {
 	membership
 }
 
-func newRoster(n *netdoc.Network, store Store, log *slog.Logger) *roster {
+func newRoster(n *netdoc.Network, store Store, g *gate, log *slog.Logger) *roster {
 	return &roster{
+		gate:     g,
 		network:  n,
 		store:    store,
 		log:      log,
@@ -101,7 +103,7 @@ func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registrati
 // take is admit, without the store.
 func (r *roster) take(d *netdoc.Descriptor, now time.Time) directory.Registration {
 	m := r.members[d.ID]
-	if m != nil && m.descriptor.Digest() == d.Digest() {
+	if m != nil && m.descriptor.Digest() == d.Digest() && r.gate.judge(d.ID) == nil {
 		r.revive(m, now)
 		return directory.Registration{Result: directory.Known}
 	}
@@ -133,6 +135,9 @@ func refused(err error) directory.Registration {
 
 // judge checks what does not depend on the other relays.
 func (r *roster) judge(d *netdoc.Descriptor, now time.Time) error {
+	if err := r.gate.judge(d.ID); err != nil {
+		return err
+	}
 	if published := time.UnixMilli(d.Published); published.After(now.Add(futureTolerance)) {
 		return fmt.Errorf("published %v in the future: the relay's clock is fast", published.Sub(now).Round(time.Second))
 	}
@@ -265,6 +270,18 @@ func (r *roster) remove(id wire.ID) {
 	}
 	if err := r.store.Forget(id); err != nil {
 		r.log.Error("relay not forgotten by the store", "relay", id.Short(), "err", err)
+	}
+}
+
+// enforce removes the relays that the operator does not admit any more.
+func (r *roster) enforce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.members {
+		if err := r.gate.judge(id); err != nil {
+			r.log.Info("relay removed", "relay", id.Short(), "reason", err)
+			r.remove(id)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func newTestRoster(change func(*netdoc.Params)) *roster {
 	if change != nil {
 		change(&w.Params)
 	}
-	return newRoster(w.Network, NewMemoryStore(), slog.New(slog.DiscardHandler))
+	return newRoster(w.Network, NewMemoryStore(), &gate{}, slog.New(slog.DiscardHandler))
 }
 
 // at places a relay.
@@ -192,14 +192,14 @@ func TestRosterRestores(t *testing.T) {
 	before.remove(goes.ID)
 	before.mu.Unlock()
 	before.store.SaveDescriptor(wire.ID{1}, []byte("garbage"))
-	after := newRoster(before.network, before.store, before.log)
+	after := newRoster(before.network, before.store, before.gate, before.log)
 	if err := after.restore(validAfter.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if after.descriptor(stays.Digest()) == nil || after.descriptor(goes.Digest()) != nil || len(after.members) != 1 {
 		t.Errorf("%d relays are restored", len(after.members))
 	}
-	late := newRoster(before.network, before.store, before.log)
+	late := newRoster(before.network, before.store, before.gate, before.log)
 	if err := late.restore(validAfter.Add(48 * time.Hour)); err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,15 @@ type Config struct {
 	// back.
 	Store Store
 
+	// Allow is a file of the relays that may register: an ID in each line, and comments that begin with #.
+	// "" admits all.
+	Allow string
+
+	// Rejections is a file of relays that the operator wants out, or not to be exits; Reject writes it. No
+	// such file is an empty one. Both files are read before every vote and by Reload; one with an error in
+	// it is reported, and its last good content stays in force.
+	Rejections string
+
 	// Log gets relays and rounds at debug level, changes at info, trouble above. Nil discards.
 	Log *slog.Logger
 }
@@ -146,6 +155,10 @@ func (a *Authority) Consensus() *netdoc.Consensus { return a.follower.Current() 
 
 // Relays returns how many relays this authority found to be running, and how many it knows.
 func (a *Authority) Relays() (running, known int) { return a.voter.roster.running() }
+
+// Reload reads the operator's lists again: Config.Allow and Config.Rejections. Relays that they do not
+// admit any more are forgotten at once. The error says what is wrong with a file; it is logged, too.
+func (a *Authority) Reload() error { return a.voter.reload() }
 
 // Proofs returns what the store keeps against authorities that said two different words in one round.
 func (a *Authority) Proofs() ([]Proof, error) { return a.voter.store.Proofs() }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
 
@@ -178,7 +179,7 @@ func (r *roster) entries(now time.Time) []netdoc.VoteEntry {
 				ID:         id,
 				Descriptor: m.descriptor.Digest(),
 				Published:  m.descriptor.Published,
-				Flags:      bar.flags(m, now),
+				Flags:      bar.flags(m, now) | r.warnings(id),
 			})
 		}
 	}
@@ -233,6 +234,14 @@ func (b bar) flags(m *member, now time.Time) netdoc.Flags {
 		flags |= netdoc.Guard
 	}
 	return flags
+}
+
+// warnings returns the negative flags of a relay, whether it runs or not.
+func (r *roster) warnings(id wire.ID) netdoc.Flags {
+	if r.gate.badExit(id) {
+		return netdoc.BadExit
+	}
+	return 0
 }
 
 // running returns how many relays run, of how many that are known.

@@ -60,12 +60,16 @@ const fetchesAtOnce = 8
 
 // newVoter makes a voter, its roster and its follower from what the store holds.
 func newVoter(cfg Config, peers transport) (*voter, error) {
+	g, err := openGate(cfg.Allow, cfg.Rejections)
+	if err != nil {
+		return nil, err
+	}
 	v := &voter{
 		network: cfg.Network,
 		key:     cfg.Identity,
 		self:    wire.PublicID(cfg.Identity),
 		store:   cfg.Store,
-		roster:  newRoster(cfg.Network, cfg.Store, cfg.Log),
+		roster:  newRoster(cfg.Network, cfg.Store, g, cfg.Log),
 		peers:   peers,
 		log:     cfg.Log,
 		kick:    make(chan struct{}, 1),
@@ -212,8 +216,17 @@ func (v *voter) do(ctx context.Context, r *openRound, d *demand) {
 	}
 }
 
+// reload reads the operator's lists again and removes the relays that they do not admit any more.
+func (v *voter) reload() error {
+	err := v.roster.gate.reload()
+	v.roster.gate.report(err, v.log)
+	v.roster.enforce()
+	return err
+}
+
 // vote makes and says the vote of a round.
 func (v *voter) vote(ctx context.Context, r *openRound) {
+	v.reload() // its error is in the log
 	now := time.Now()
 	vote := &netdoc.Vote{
 		Network:    v.network.Name,
