@@ -30,10 +30,12 @@ type roster struct {
 	log     *slog.Logger
 	gate    *gate
 	test    testPlan
+	plan    measurePlan
 	changed chan struct{} // holds a token when a test became due earlier than it was
 
 	mu       sync.Mutex
 	members  map[wire.ID]*member
+	past     map[wire.ID]Record                   // what the store knew of relays that have not come yet
 	byDigest map[netdoc.Digest]*netdoc.Descriptor // current and previous ones
 	places   map[netip.Prefix]map[wire.ID]bool    // by address, and by subnet
 }
@@ -42,8 +44,11 @@ type roster struct {
 type member struct {
 	descriptor *netdoc.Descriptor
 	previous   *netdoc.Descriptor // nil: none; a vote of this round may still name it
-	added      time.Time
+	added      time.Time          // when it came first
+	came       time.Time          // when it came to this process
+	past       Record             // from before this process began; zero: none
 	membership
+	bandwidth bandwidth
 }
 
 func newRoster(n *netdoc.Network, store Store, g *gate, log *slog.Logger) *roster {
@@ -54,7 +59,9 @@ func newRoster(n *netdoc.Network, store Store, g *gate, log *slog.Logger) *roste
 		log:      log,
 		test:     newTestPlan(n.Params),
 		changed:  make(chan struct{}, 1),
+		plan:     newMeasurePlan(n.Params),
 		members:  map[wire.ID]*member{},
+		past:     map[wire.ID]Record{},
 		byDigest: map[netdoc.Digest]*netdoc.Descriptor{},
 		places:   map[netip.Prefix]map[wire.ID]bool{},
 	}
@@ -64,6 +71,13 @@ func newRoster(n *netdoc.Network, store Store, g *gate, log *slog.Logger) *roste
 func (r *roster) restore(now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	records, err := r.store.Records()
+	if err != nil {
+		return fmt.Errorf("dirauth: stored records: %w", err)
+	}
+	for _, record := range records {
+		r.past[record.ID] = record
+	}
 	kept, err := r.store.Descriptors()
 	if err != nil {
 		return fmt.Errorf("dirauth: stored descriptors: %w", err)
@@ -78,6 +92,9 @@ func (r *roster) restore(now time.Time) error {
 			r.log.Info("stored descriptor dropped", "relay", d.ID.Short(), "reason", a.Reason)
 			r.store.Forget(d.ID)
 		}
+	}
+	for id := range r.past { // held until it comes again, or this process ends
+		r.store.Forget(id)
 	}
 	return nil
 }
@@ -117,8 +134,7 @@ func (r *roster) take(d *netdoc.Descriptor, now time.Time) directory.Registratio
 		return refused(err)
 	}
 	if m == nil {
-		m = &member{added: now}
-		r.members[d.ID] = m
+		m = r.join(d.ID, now)
 	}
 	known := m.descriptor != nil
 	r.replace(m, d)

@@ -3,7 +3,7 @@
 // DIRECTORY.md beside this file says how, and why so.
 //
 //	relay --- descriptor ---> server ---> roster <--- prober --- handshake ---> relay
-//	                                        |
+//	                                        |    <--- meter ---- echo --------> relay
 //	                                     entries
 //	                                        v
 //	other authorities <--- vote, echo, signature ---> voter ---> round ---> ballot.tally
@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"torproxy/wire"
 	"torproxy/wire/directory"
@@ -54,6 +55,8 @@ type Config struct {
 
 	// Log gets relays and rounds at debug level, changes at info, trouble above. Nil discards.
 	Log *slog.Logger
+
+	now func() time.Time // tests' clocks; nil: time.Now
 }
 
 func (c *Config) check() error {
@@ -85,6 +88,7 @@ type Authority struct {
 	client   *directory.Client
 	follower *directory.Follower
 	prober   *prober
+	meter    *meter
 	voter    *voter
 	handler  http.Handler
 }
@@ -118,6 +122,7 @@ func New(cfg Config) (*Authority, error) {
 	}
 	a.follower, a.handler = a.voter.follower, a.voter.handler()
 	a.prober = &prober{roster: a.voter.roster, log: cfg.Log, try: handshake(a.node)}
+	a.meter = &meter{roster: a.voter.roster, log: cfg.Log, try: echo(a.node)}
 	return a, nil
 }
 
@@ -141,6 +146,7 @@ func (a *Authority) Run(ctx context.Context) error {
 	part(a.follower.Run)
 	part(a.voter.run)
 	part(a.prober.run)
+	part(a.meter.run)
 	<-ctx.Done()
 	a.client.Close()
 	parts.Wait()

@@ -17,6 +17,7 @@ import (
 	"torproxy/wire"
 	"torproxy/wire/directory"
 	"torproxy/wire/link"
+	"torproxy/wire/mux"
 	"torproxy/wire/netdoc"
 	"torproxy/wire/onion"
 )
@@ -89,6 +90,7 @@ type responder struct {
 	addr       netip.AddrPort
 	id         wire.ID
 	tests      atomic.Int32 // handshakes answered
+	spoil      atomic.Bool  // what it echoes
 	stop       func()
 }
 
@@ -119,14 +121,14 @@ func startResponder(t *testing.T, i int) *responder {
 			t.Errorf("peel: %v", err)
 			return
 		}
-		created, _, err := peeled.Answer(wire.StatusReady, nil)
+		created, keys, err := peeled.Answer(wire.StatusReady, nil)
 		if err != nil {
 			t.Errorf("answer: %v", err)
 			return
 		}
 		if _, err := s.Write(created); err == nil {
 			r.tests.Add(1)
-			io.Copy(io.Discard, s) // until the authority resets the circuit
+			r.echo(s, keys) // until the authority closes the link
 		}
 	}})
 	if err != nil {
@@ -135,6 +137,36 @@ func startResponder(t *testing.T, i int) *responder {
 	r.stop = runUntilCleanup(t, node.Run, conn)
 	return r
 }
+
+// echo serves the circuit's streams as the last hop, changed by spoil if that is set.
+func (r *responder) echo(s *link.Stream, keys *onion.HopKeys) {
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	session := mux.NewSession(mux.Config{Accept: func(st *mux.Stream) {
+		streams.Go(func() {
+			defer st.Close()
+			st.Connect()
+			st.ReadFrom(reader(func(p []byte) (int, error) {
+				n, err := st.Read(p)
+				if n > 0 && r.spoil.Load() {
+					p[0]++
+				}
+				return n, err
+			}))
+		})
+	}})
+	session.Run(s, &lastHop{onion.NewLayer(&keys.Forward, wire.CellSize), onion.NewLayer(&keys.Backward, wire.CellSize)})
+}
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
+
+// lastHop is the last hop's end of the onion encryption.
+type lastHop struct{ outward, inward *onion.Layer }
+
+func (l *lastHop) Open(cell []byte) bool { return l.outward.Recognise(cell) }
+func (l *lastHop) Seal(cell []byte)      { l.inward.Originate(cell) }
 
 // startClient returns a client of directories: an anonymous one if identity is nil.
 func startClient(t *testing.T, identity ed25519.PrivateKey) *directory.Client {

@@ -40,6 +40,7 @@ type voter struct {
 	follower *directory.Follower // holds and serves the newest consensus
 	peers    transport
 	log      *slog.Logger
+	now      func() time.Time
 
 	kick    chan struct{}  // holds a token when a round may have something to do
 	fetches chan struct{}  // a token per document that is being fetched
@@ -72,16 +73,21 @@ func newVoter(cfg Config, peers transport) (*voter, error) {
 		roster:  newRoster(cfg.Network, cfg.Store, g, cfg.Log),
 		peers:   peers,
 		log:     cfg.Log,
+		now:     cfg.now,
 		kick:    make(chan struct{}, 1),
 		fetches: make(chan struct{}, fetchesAtOnce),
 		rounds:  map[int64]*openRound{},
+	}
+	if v.now == nil {
+		v.now = time.Now
 	}
 	v.follower = directory.NewFollower(directory.FollowerConfig{
 		Network: cfg.Network,
 		Client:  others{peers, v.self},
 		Log:     cfg.Log,
+		Now:     v.now,
 	})
-	if err := v.roster.restore(time.Now()); err != nil {
+	if err := v.roster.restore(v.now()); err != nil {
 		return nil, err
 	}
 	raw, err := v.store.Consensus()
@@ -116,7 +122,7 @@ func (v *voter) run(ctx context.Context) error {
 	defer alarm.Stop()
 	for {
 		changed := v.follower.Changed()
-		alarm.Reset(time.Until(v.turn(ctx)))
+		alarm.Reset(v.turn(ctx).Sub(v.now()))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -132,7 +138,7 @@ func (v *voter) run(ctx context.Context) error {
 
 // turn advances every round as far as it goes and returns when the next one is due.
 func (v *voter) turn(ctx context.Context) time.Time {
-	now := time.Now()
+	now := v.now()
 	v.mu.Lock()
 	maps.DeleteFunc(v.rounds, func(_ int64, r *openRound) bool { return !now.Before(r.times.close) })
 	next := v.openLocked(v.present(now)).times.votesBy // then the round after it is opened
@@ -175,7 +181,7 @@ func (v *voter) openLocked(validAfter time.Time) *openRound {
 func (v *voter) drive(ctx context.Context, r *openRound) time.Time {
 	for {
 		v.mu.Lock()
-		d := r.step(time.Now())
+		d := r.step(v.now())
 		wake := r.wake()
 		v.mu.Unlock()
 		if d.empty() {
@@ -227,7 +233,10 @@ func (v *voter) reload() error {
 // vote makes and says the vote of a round.
 func (v *voter) vote(ctx context.Context, r *openRound) {
 	v.reload() // its error is in the log
-	now := time.Now()
+	if err := v.roster.save(); err != nil {
+		v.log.Error("records of relays not stored", "err", err)
+	}
+	now := v.now()
 	vote := &netdoc.Vote{
 		Network:    v.network.Name,
 		Authority:  v.self,
@@ -292,7 +301,7 @@ func (v *voter) take(w Word, raw []byte, from wire.ID) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	now := time.Now()
+	now := v.now()
 	r, err := v.roundLocked(now, time.UnixMilli(said.validAfter))
 	if err != nil {
 		return err

@@ -186,6 +186,35 @@ func TestADay(t *testing.T) {
 	})
 }
 
+// TestMeasured: some minutes after its start every relay of a network has a weight that authorities have
+// measured, and every flag that suits it.
+func TestMeasured(t *testing.T) {
+	inWorld(t, 5*time.Millisecond, localnet.Config{Relays: 6, Exits: 2}, func(ctx context.Context, w *world, n *localnet.Network) {
+		<-time.After(3 * time.Minute)
+		c := n.Authorities()[0].Consensus()
+		if c == nil || len(c.Relays) != 6 {
+			t.Error("no consensus of six relays")
+			return
+		}
+		exits := 0
+		for _, r := range c.Relays {
+			const claimed = 1 << 20 // what counts of a claim
+			if r.Weight == claimed || r.Weight == 0 {
+				t.Errorf("relay %s was not measured: its weight is %d", r.Nickname, r.Weight)
+			}
+			if r.Flags.Has(netdoc.Exit) {
+				exits++
+			}
+			if want := netdoc.Running | netdoc.Fast | netdoc.Stable | netdoc.Guard; r.Flags&^netdoc.Exit != want {
+				t.Errorf("relay %s has the flags %v", r.Nickname, r.Flags)
+			}
+		}
+		if exits != 2 {
+			t.Errorf("%d exits, want 2", exits)
+		}
+	})
+}
+
 func checkHour(t *testing.T, ctx context.Context, p *proxy.Proxy) {
 	c := p.Consensus()
 	if age := time.Since(time.UnixMilli(c.ValidAfter)); age > 16*time.Minute {

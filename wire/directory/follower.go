@@ -40,6 +40,9 @@ type FollowerConfig struct {
 	Network *netdoc.Network
 	Client  Fetcher      // a *Client
 	Log     *slog.Logger // changes and problems, each once; nil discards
+
+	// Now tells the time; nil is time.Now. Timers run by the other clock whatever it says.
+	Now func() time.Time
 }
 
 // Follower holds the newest consensus that a quorum of authorities signed, and keeps asking for the next.
@@ -50,6 +53,7 @@ type Follower struct {
 	holdings
 	client Fetcher
 	log    *slog.Logger
+	now    func() time.Time
 
 	statusMu sync.Mutex
 	last     tally // of the last poll
@@ -58,7 +62,10 @@ type Follower struct {
 
 // NewFollower returns a Follower that holds nothing; Run makes it follow.
 func NewFollower(cfg FollowerConfig) *Follower {
-	f := &Follower{client: cfg.Client, log: cfg.Log}
+	f := &Follower{client: cfg.Client, log: cfg.Log, now: cfg.Now}
+	if f.now == nil {
+		f.now = time.Now
+	}
 	f.network, f.changed = cfg.Network, make(chan struct{})
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -68,7 +75,7 @@ func NewFollower(cfg FollowerConfig) *Follower {
 
 // Run follows until ctx ends. It returns nil then, and nothing else ends it: what goes wrong is in Problem.
 func (f *Follower) Run(ctx context.Context) error {
-	started := time.Now().Round(0)
+	started := f.now().Round(0)
 	changed, due := f.Changed(), started
 	if f.Current() != nil {
 		due = f.next(started, started)
@@ -76,17 +83,17 @@ func (f *Follower) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		timer.Reset(min(time.Until(due), nap))
+		timer.Reset(min(due.Sub(f.now()), nap))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed: // by somebody's Offer, or by the poll below
 			changed = f.Changed()
-			due = f.next(started, time.Now())
+			due = f.next(started, f.now())
 			continue
 		case <-timer.C:
 		}
-		if time.Now().Before(due) {
+		if f.now().Before(due) {
 			continue
 		}
 		asked := f.poll(ctx)
@@ -94,7 +101,7 @@ func (f *Follower) Run(ctx context.Context) error {
 			return nil
 		}
 		f.note(asked)
-		due = f.next(started, time.Now())
+		due = f.next(started, f.now())
 	}
 }
 
@@ -122,7 +129,7 @@ func (f *Follower) next(started, now time.Time) time.Time {
 // authority sent. The error is nil if it is now the current one; else ErrOlder, a *Conflict, a
 // *netdoc.ClockError, or why the document is not valid. raw must not be changed afterwards.
 func (f *Follower) Offer(raw []byte) error {
-	c, news, err := f.offer(raw, time.Now())
+	c, news, err := f.offer(raw, f.now())
 	conflict, proof := errors.AsType[*Conflict](err)
 	switch {
 	case !news:
@@ -234,7 +241,7 @@ func (f *Follower) Problem() error {
 	c := f.Current()
 	var expired error
 	if c != nil {
-		if expired = c.Check(time.Now()); expired == nil {
+		if expired = c.Check(f.now()); expired == nil {
 			return nil
 		}
 	}
