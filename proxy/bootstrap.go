@@ -44,7 +44,7 @@ func (p *Proxy) Progress() Progress {
 	}
 	select {
 	case <-p.ready:
-		return Progress{percentReady, "ready"}
+		return Progress{percentReady, sentence("ready", p.stale())}
 	default:
 		return Progress{percentBuilding, fmt.Sprintf("consensus with %d relays; building the first circuit", len(c.Relays))}
 	}
@@ -67,6 +67,14 @@ func (p *Proxy) usable() (*netdoc.Consensus, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// stale says that no newer consensus than the one in use can be had, nil if that is not so.
+func (p *Proxy) stale() error {
+	if err := p.follower.Stale(); err != nil {
+		return fmt.Errorf("with an old consensus: %w", err)
+	}
+	return nil
 }
 
 // routable reports why the consensus has no route of our length, nil if it has.

@@ -56,9 +56,25 @@ type Follower struct {
 	now    func() time.Time
 
 	statusMu sync.Mutex
-	last     tally // of the last poll
-	reported tally // behind the problem that the log has; zero if it has none
+	last     tally   // of the last poll
+	reported problem // the one that the log has; zero if it has none
 }
+
+// problem tells apart what is worth saying anew.
+type problem struct {
+	kind     trouble
+	rank     telling
+	answered int
+}
+
+// trouble is what a lack of a newer consensus means for whoever needs one.
+type trouble int
+
+const (
+	noTrouble trouble = iota
+	stale             // the one that is held is used on
+	missing           // none can be used
+)
 
 // NewFollower returns a Follower that holds nothing; Run makes it follow.
 func NewFollower(cfg FollowerConfig) *Follower {
@@ -146,10 +162,10 @@ func (f *Follower) Offer(raw []byte) error {
 func (f *Follower) adopted(c *netdoc.Consensus) {
 	level := slog.LevelDebug
 	f.statusMu.Lock()
-	if f.Previous() == nil || f.reported.rank != 0 {
+	if f.Previous() == nil || f.reported.kind != noTrouble {
 		level = slog.LevelInfo // the first, or the end of a problem
 	}
-	f.reported = tally{}
+	f.reported, f.last = problem{}, tally{}
 	f.statusMu.Unlock()
 	f.log.Log(context.Background(), level, "new consensus",
 		"valid_after", time.UnixMilli(c.ValidAfter).UTC(), "relays", len(c.Relays))
@@ -223,16 +239,43 @@ func (f *Follower) take(r reply, t *tally) bool {
 func (f *Follower) note(t tally) {
 	f.statusMu.Lock()
 	f.last = t
-	news := t.rank != f.reported.rank || t.answered != f.reported.answered
 	f.statusMu.Unlock()
-	problem := f.Problem()
-	if problem == nil || !news {
+	now, message, err := problem{missing, t.rank, t.answered}, "no usable consensus", f.Problem()
+	if err == nil {
+		now.kind, message, err = stale, "no new consensus; the last one is used on", f.Stale()
+	}
+	if err == nil {
 		return
 	}
 	f.statusMu.Lock()
-	f.reported = t
+	news := f.reported != now
+	f.reported = now
 	f.statusMu.Unlock()
-	f.log.Warn("no usable consensus", "problem", problem)
+	if news {
+		f.log.Warn(message, "problem", err)
+	}
+}
+
+// Stale says that the consensus in use should have been followed by another, and that the last attempt to
+// get it failed: nil if that is not so, or there is none to use (see Problem). Half a round's delay is
+// nothing to speak of. The error is an *UnavailableError.
+func (f *Follower) Stale() error {
+	c, now := f.Current(), f.now()
+	if c == nil || c.Check(now) != nil {
+		return nil
+	}
+	fresh := time.UnixMilli(c.FreshUntil)
+	if !now.After(fresh.Add(fresh.Sub(time.UnixMilli(c.ValidAfter)) / 2)) {
+		return nil
+	}
+	f.statusMu.Lock()
+	defer f.statusMu.Unlock()
+	if f.last.asked == 0 {
+		return nil
+	}
+	e := f.unavailableLocked()
+	e.Until = time.UnixMilli(c.ValidUntil)
+	return e
 }
 
 // Problem says why there is no consensus to use at this moment: nil if there is one. Else it is an
@@ -247,9 +290,14 @@ func (f *Follower) Problem() error {
 	}
 	f.statusMu.Lock()
 	defer f.statusMu.Unlock()
+	e := f.unavailableLocked()
+	e.Expired = expired
+	return e
+}
+
+func (f *Follower) unavailableLocked() *UnavailableError {
 	return &UnavailableError{
 		Authorities: len(f.network.Authorities), Quorum: netdoc.Quorum(len(f.network.Authorities)),
-		Asked: f.last.asked, Answered: f.last.answered,
-		Expired: expired, Cause: f.last.err,
+		Asked: f.last.asked, Answered: f.last.answered, Cause: f.last.err,
 	}
 }
