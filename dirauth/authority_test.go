@@ -233,8 +233,9 @@ func TestAuthoritiesOverUDP(t *testing.T) {
 	}
 	for i := range c.Authorities {
 		for _, r := range relays {
-			if got := c.register(t, client, i, r.descriptor); got.Result != directory.Added {
-				t.Errorf("first registration: %v", got)
+			// Authorities pass descriptors on to one another: a later one may know the relay already.
+			if got := c.register(t, client, i, r.descriptor); got.Result != directory.Added && (i == 0 || got.Result != directory.Known) {
+				t.Errorf("first registration with authority %d: %v", i, got)
 			}
 			if got := c.register(t, client, i, r.descriptor); got.Result != directory.Known {
 				t.Errorf("second registration: %v", got)

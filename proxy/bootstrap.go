@@ -37,24 +37,20 @@ func (p *Proxy) Ready() <-chan struct{} { return p.ready }
 func (p *Proxy) Progress() Progress {
 	c, err := p.usable()
 	if c == nil {
-		return Progress{percentAsking, sentence("asking the authorities for the consensus", err)}
+		if err == nil {
+			return Progress{percentAsking, "asking the authorities for the consensus"}
+		}
+		return Progress{percentAsking, err.Error()}
 	}
 	if err := p.routable(c); err != nil {
 		return Progress{percentRelays, err.Error()}
 	}
 	select {
 	case <-p.ready:
-		return Progress{percentReady, sentence("ready", p.stale())}
+		return Progress{percentReady, p.readySummary()}
 	default:
 		return Progress{percentBuilding, fmt.Sprintf("consensus with %d relays; building the first circuit", len(c.Relays))}
 	}
-}
-
-func sentence(doing string, err error) string {
-	if err == nil {
-		return doing
-	}
-	return doing + ": " + err.Error()
 }
 
 // usable returns the consensus to route by; without one, why (nil: none was seen yet).
@@ -64,17 +60,21 @@ func (p *Proxy) usable() (*netdoc.Consensus, error) {
 		return nil, p.follower.Problem()
 	}
 	if err := c.Check(time.Now()); err != nil {
+		if problem := p.follower.Problem(); problem != nil { // which says, too, who could be asked
+			err = problem
+		}
 		return nil, err
 	}
 	return c, nil
 }
 
-// stale says that no newer consensus than the one in use can be had, nil if that is not so.
-func (p *Proxy) stale() error {
+// readySummary says that the proxy is ready and, if the consensus in use should have been followed by
+// another, why it was not and until when it is good.
+func (p *Proxy) readySummary() string {
 	if err := p.follower.Stale(); err != nil {
-		return fmt.Errorf("with an old consensus: %w", err)
+		return "ready, with an old consensus: " + err.Error()
 	}
-	return nil
+	return "ready"
 }
 
 // routable reports why the consensus has no route of our length, nil if it has.

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ const afterExpiry = time.Hour
 // keys holds the relay's onion keys and rotates them. The ring is safe for concurrent use; the rest is
 // under mu.
 type keys struct {
+	id       wire.ID
 	ring     *onion.Keyring
 	lifetime time.Duration
 	valid    time.Duration // a consensus lives so long
@@ -39,7 +41,7 @@ func newKeys(id wire.ID, key *onion.PrivateKey, p netdoc.Params, now time.Time) 
 			return nil, err
 		}
 	}
-	k := &keys{lifetime: time.Duration(p.OnionKeyLifetime), changed: make(chan struct{}, 1)}
+	k := &keys{id: id, lifetime: time.Duration(p.OnionKeyLifetime), changed: make(chan struct{}, 1)}
 	if k.lifetime <= 0 {
 		k.lifetime = 24 * time.Hour
 	}
@@ -84,7 +86,7 @@ func (k *keys) tend(now time.Time, c *netdoc.Consensus) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.old != nil {
-		if last := lastListed(c, *k.old); last.After(k.oldLast) {
+		if last := k.lastListed(c, k.old); last.After(k.oldLast) {
 			k.oldLast = last
 		}
 		if now.After(k.oldLast.Add(afterExpiry)) {
@@ -110,16 +112,19 @@ func (k *keys) tend(now time.Time, c *netdoc.Consensus) error {
 	return nil
 }
 
-// lastListed returns until when a consensus that lists the key may be used; zero if it does not.
-func lastListed(c *netdoc.Consensus, key netdoc.OnionKey) time.Time {
+// lastListed returns until when a consensus that lists the key as this relay's may be used; zero if it does
+// not. That others list it counts for nothing: it is public, and whoever copies it must not keep it alive.
+func (k *keys) lastListed(c *netdoc.Consensus, key *netdoc.OnionKey) time.Time {
 	if c == nil {
 		return time.Time{}
 	}
-	for i := range c.Relays {
-		for _, listed := range c.Relays[i].OnionKeys {
-			if string(listed.Public) == string(key.Public) {
-				return time.UnixMilli(c.ValidUntil)
-			}
+	self, ok := c.Relay(k.id)
+	if !ok {
+		return time.Time{}
+	}
+	for _, listed := range self.OnionKeys {
+		if bytes.Equal(listed.Public, key.Public) {
+			return time.UnixMilli(c.ValidUntil)
 		}
 	}
 	return time.Time{}

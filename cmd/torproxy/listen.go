@@ -80,7 +80,13 @@ func systemError(err error) error {
 	return err
 }
 
-var errNoSocket = errors.New("there is a file of that name that is not a socket")
+var (
+	errNoSocket = errors.New("there is a file of that name that is not a socket")
+	errLongPath = errors.New("the path is too long")
+)
+
+// maxSocketPath is how many bytes of a path fit into a socket's address on every system; Linux has a few more.
+const maxSocketPath = 103
 
 // unixListener takes its file away when it is closed, unless it has become another's.
 type unixListener struct {
@@ -100,10 +106,13 @@ func (l *unixListener) Close() error {
 // alone, one that nobody does is replaced. The socket is made in a directory of its own and moved to its
 // place when its mode is right: there is no moment at which others could connect.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, errLongPath // it could be made, but nobody could connect to it
+	}
 	if err := checkStale(ctx, path); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(path), ".torproxy")
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".tp")
 	if err != nil {
 		return nil, err
 	}
@@ -174,8 +183,8 @@ func explainUnix(flag, path string, err error) *failure {
 		f.cause = "its directory does not exist"
 	case errors.Is(err, fs.ErrPermission):
 		f.cause = "its directory, or the socket in it, is another user's"
-	case errors.Is(err, syscall.EINVAL):
-		f.cause = "the path is too long: sockets have room for some 80 bytes"
+	case errors.Is(err, errLongPath), errors.Is(err, syscall.EINVAL): // of the one that it is made at
+		f.cause = fmt.Sprintf("a socket's path has at most %d bytes, and its directory's some fewer", maxSocketPath)
 	}
 	return f
 }

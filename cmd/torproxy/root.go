@@ -83,7 +83,7 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	f.Var(&o.http, "http", "listen as an HTTP proxy on `ADDRESS`; its own page shows what goes on")
 	f.Var(&o.network, "network", "the network to use, as described by `FILE` (default: a private one on this machine)")
 	f.BoolVar(&out.json, "json", false, "print events on stdout, one JSON object per line")
-	f.CountVarP(&out.verbose, "verbose", "v", "log what happens; -vv also destinations and addresses")
+	f.CountVarP(&out.verbose, "verbose", "v", "log what happens; -vv also destinations and addresses``") // takes no value, and `` says so
 	f.BoolVarP(&out.quiet, "quiet", "q", false, "print nothing but errors")
 	f.BoolP("help", "h", false, "print this")
 	f.Bool("version", false, "print the version")

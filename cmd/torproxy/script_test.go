@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 //
 //	start torproxy ARGS...      start it in the background; one at a time
 //	event NAME [REGEXP]         wait for this event on its stdout, which must match; ready sets $socks and $http
-//	says REGEXP                 wait for a line like this on its stdout or stderr
+//	prints REGEXP               wait for a line like this on its stdout
+//	says REGEXP                 wait for a line like this on its stderr
 //	interrupt, terminate        send it SIGINT or SIGTERM
 //	ends CODE                   wait until it has ended, with this exit code
 //	occupy                      take a free port of 127.0.0.1 and call the address $taken
@@ -42,7 +43,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start":     start,
 			"event":     event,
-			"says":      says,
+			"prints":    func(ts *testscript.TestScript, _ bool, args []string) { awaitLine(ts, &sessionOf(ts).stdout, args[0]) },
+			"says":      func(ts *testscript.TestScript, _ bool, args []string) { awaitLine(ts, &sessionOf(ts).stderr, args[0]) },
 			"interrupt": func(ts *testscript.TestScript, _ bool, _ []string) { signalTo(ts, os.Interrupt) },
 			"terminate": func(ts *testscript.TestScript, _ bool, _ []string) { signalTo(ts, syscall.SIGTERM) },
 			"ends":      ends,
@@ -58,7 +60,7 @@ const patience = 30 * time.Second
 type session struct {
 	command *exec.Cmd
 	stdout  transcript
-	all     transcript    // and stderr
+	stderr  transcript
 	read    chan struct{} // closed when both have ended
 }
 
@@ -113,6 +115,13 @@ func (tr *transcript) next(timeout <-chan time.Time) (string, error) {
 	}
 }
 
+// rest is what has not been looked at.
+func (tr *transcript) rest() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return strings.Join(tr.lines, "\n")
+}
+
 // await takes lines until one is what is wanted.
 func (tr *transcript) await(wanted func(line string) (bool, error)) (string, error) {
 	timeout := time.After(patience)
@@ -141,21 +150,18 @@ func start(ts *testscript.TestScript, _ bool, args []string) {
 		<-s.read
 	})
 	var reading sync.WaitGroup
-	reading.Go(func() { follow(stdout, &s.stdout, &s.all) })
-	reading.Go(func() { follow(stderr, &s.all) })
+	reading.Go(func() { s.stdout.follow(stdout) })
+	reading.Go(func() { s.stderr.follow(stderr) })
 	go func() {
 		reading.Wait()
-		s.all.add("", true)
-		s.stdout.add("", true)
 		close(s.read)
 	}()
 }
 
-func follow(r io.Reader, into ...*transcript) {
+func (tr *transcript) follow(r io.Reader) {
+	defer tr.add("", true)
 	for lines := bufio.NewScanner(r); lines.Scan(); {
-		for _, tr := range into {
-			tr.add(lines.Text(), false)
-		}
+		tr.add(lines.Text(), false)
 	}
 }
 
@@ -182,14 +188,14 @@ func event(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func says(ts *testscript.TestScript, _ bool, args []string) {
-	wanted := regexp.MustCompile(args[0])
-	_, err := sessionOf(ts).all.await(func(line string) (bool, error) {
+func awaitLine(ts *testscript.TestScript, tr *transcript, like string) {
+	wanted := regexp.MustCompile(like)
+	_, err := tr.await(func(line string) (bool, error) {
 		ts.Logf("%s", line)
 		return wanted.MatchString(line), nil
 	})
 	if err != nil {
-		ts.Fatalf("it does not say %s: %v", args[0], err)
+		ts.Fatalf("no line like %s: %v", like, err)
 	}
 }
 
@@ -202,14 +208,14 @@ func ends(ts *testscript.TestScript, _ bool, args []string) {
 	select {
 	case <-s.read: // os/exec wants it before Wait
 	case <-time.After(patience):
-		ts.Fatalf("it has not ended after %v; it said:\n%s", patience, strings.Join(s.all.lines, "\n"))
+		ts.Fatalf("it has not ended after %v; it said:\n%s", patience, s.stderr.rest())
 	}
 	var exit *exec.ExitError
 	if err := s.command.Wait(); err != nil && !errors.As(err, &exit) {
 		ts.Fatalf("%v", err)
 	}
 	if code := fmt.Sprint(s.command.ProcessState.ExitCode()); code != args[0] {
-		ts.Fatalf("ended with %s (%v), not %s; it said:\n%s", code, s.command.ProcessState, args[0], strings.Join(s.all.lines, "\n"))
+		ts.Fatalf("ended with %s (%v), not %s; it said:\n%s", code, s.command.ProcessState, args[0], s.stderr.rest())
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestConnectKeepsPipelinedBytes(t *testing.T) {
@@ -203,22 +204,25 @@ func TestHangUpCancelsDial(t *testing.T) {
 	}
 }
 
-// A stream that comes although its client is gone is closed.
+// A stream that comes although its client is gone is closed, and not kept for others.
 func TestLateStreamIsClosed(t *testing.T) {
-	near, far := net.Pipe()
-	dialling := make(chan struct{})
-	f := start(t, func(c *Config) {
-		c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			close(dialling)
-			<-ctx.Done()
-			return near, nil
+	for _, line := range []string{"CONNECT slow.test:80", "GET http://slow.test/"} {
+		near, far := net.Pipe()
+		dialling := make(chan struct{})
+		f := start(t, func(c *Config) {
+			c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				close(dialling)
+				<-ctx.Done()
+				return near, nil
+			}
+		})
+		c := f.send(line + " HTTP/1.1\nHost: slow.test\n\n")
+		<-dialling
+		c.Close()
+		far.SetReadDeadline(time.Now().Add(idleUpstream / 2))
+		if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: the stream: %v", line, err)
 		}
-	})
-	c := f.send("CONNECT slow.test:80 HTTP/1.1\n\n")
-	<-dialling
-	c.Close()
-	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the stream: %v", err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -128,6 +129,28 @@ Set-Cookie: c=d
 	}
 }
 
+// Whether net/http guesses depends on how soon the body follows the head, so this test leaves the proxy out.
+func TestVerbatimGuessesNoType(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/typed" {
+			w.Header().Set("Content-Type", "text/x-own")
+		}
+		verbatim{w}.WriteHeader(200)
+		io.WriteString(w, "<html>")
+	}))
+	defer s.Close()
+	for path, want := range map[string]string{"/": "", "/typed": "text/x-own"} {
+		r, err := s.Client().Get(s.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if got := r.Header.Get("Content-Type"); got != want {
+			t.Errorf("%s: Content-Type %q, want %q", path, got, want)
+		}
+	}
+}
+
 func TestForwardPassesEarlyHints(t *testing.T) {
 	f := start(t)
 	f.recorder("web.test:80", "HTTP/1.1 103 Early Hints\nLink: </a.css>\n\nHTTP/1.1 200 OK\nContent-Length: 6\n\n<html>")
@@ -210,6 +233,7 @@ func TestForwardPoolsWithinIsolation(t *testing.T) {
 // An answer under way during a new identity does not put its connection back for later requests.
 func TestNewIdentityReachesBusyConnections(t *testing.T) {
 	f := start(t)
+	f.recorder("other.test:80", emptyOK)
 	asked, goOn := make(chan struct{}, 2), make(chan struct{})
 	f.server("web.test:80", func(w http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
@@ -218,12 +242,31 @@ func TestNewIdentityReachesBusyConnections(t *testing.T) {
 	c := f.send("GET http://web.test/ HTTP/1.1\nHost: x\n\n")
 	<-asked
 	f.do("POST /api/newnym HTTP/1.1\nHost: SELF\n\n")
+	f.do("GET http://other.test/ HTTP/1.1\nHost: x\n\n")
 	close(goOn)
 	c.answer("GET")
 	f.do("GET http://web.test/ HTTP/1.1\nHost: x\n\n")
-	if got := f.network.dialled(); len(got) != 2 {
-		t.Errorf("dialled %q, want two connections", got)
+	if got := f.network.dialled(); len(got) != 3 {
+		t.Errorf("dialled %q, want three connections", got)
 	}
+}
+
+func TestNewIdentityClosesIdleConnections(t *testing.T) {
+	f := start(t)
+	ended := make(chan struct{})
+	f.origin("web.test:80", func(c net.Conn) {
+		in := bufio.NewReader(c)
+		readHead(in)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		c.SetReadDeadline(time.Now().Add(idleUpstream / 2))
+		if _, err := in.ReadByte(); err != io.EOF {
+			t.Errorf("the idle connection: %v", err)
+		}
+		close(ended)
+	})
+	f.do("GET http://web.test/ HTTP/1.1\nHost: x\n\n")
+	f.do("POST /api/newnym HTTP/1.1\nHost: SELF\n\n")
+	<-ended
 }
 
 func TestIsolation(t *testing.T) {

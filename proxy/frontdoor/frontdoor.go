@@ -89,7 +89,7 @@ func New(cfg Config) *Server {
 
 // Serve answers requests on l, whose address must be IP:PORT, until ctx ends or l fails. It then closes l,
 // every connection and every tunnel, waits for everything that it started, and returns nil after ctx ended,
-// else the cause. One Serve per Server and listener; several listeners may be served at once.
+// else the cause. A Server serves one listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer l.Close()
 	addr, err := netip.ParseAddrPort(l.Addr().String())
@@ -176,7 +176,6 @@ func (d *door) count(_ net.Conn, state http.ConnState) {
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.running.Add(1)
 	defer d.running.Done()
-	http.NewResponseController(w).SetWriteDeadline(time.Time{}) // an earlier answer of the door may have left one
 	switch {
 	case r.Method == http.MethodConnect:
 		d.connect(w, r)

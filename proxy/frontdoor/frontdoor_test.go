@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,22 +51,43 @@ func (n *network) dial(ctx context.Context, target, isolation string) (net.Conn,
 func (n *network) dialled() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return append([]string(nil), n.dials...)
+	return slices.Clone(n.dials)
 }
 
-// client is a Backend with fixed answers that counts what is asked of it.
+// client is a Backend that answers what the test has set and counts what is asked of it.
 type client struct {
+	mu         sync.Mutex
 	status     Status
 	circuits   []Circuit
 	relays     []Relay
-	mu         sync.Mutex
 	identities int
 	closed     []string
 }
 
-func (c *client) Status() Status      { return c.status }
-func (c *client) Circuits() []Circuit { return c.circuits }
-func (c *client) Relays() []Relay     { return c.relays }
+// change lets a test set answers while the front door runs.
+func (c *client) change(set func(c *client)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	set(c)
+}
+
+func (c *client) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+func (c *client) Circuits() []Circuit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.circuits
+}
+
+func (c *client) Relays() []Relay {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.relays
+}
 
 func (c *client) CloseCircuit(id string) bool {
 	c.mu.Lock()
@@ -84,6 +106,13 @@ func (c *client) newIdentities() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.identities
+}
+
+// closedCircuits is what CloseCircuit was asked for, in order.
+func (c *client) closedCircuits() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.closed)
 }
 
 func readyClient() *client {

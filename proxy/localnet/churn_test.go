@@ -130,14 +130,19 @@ func TestLogsKeepSilent(t *testing.T) {
 	c.trySOCKS("the-name.invalid:80")
 	text := log.String()
 	for i := range localnet.DefaultRelays {
-		said := 0
+		said, added := 0, 0
 		for line := range strings.Lines(text) {
-			if strings.Contains(line, fmt.Sprintf("relay=relay%d ", i+1)) && strings.Contains(line, "added") {
-				said++
+			if !strings.Contains(line, fmt.Sprintf("relay=relay%d ", i+1)) || !strings.Contains(line, "accepted the descriptor") {
+				continue
+			}
+			said++
+			if strings.Contains(line, "added") {
+				added++
 			}
 		}
-		if said != localnet.DefaultAuthorities {
-			t.Errorf("relay%d was told %d times that it was added, want once by each of %d authorities", i+1, said, localnet.DefaultAuthorities)
+		// Authorities pass descriptors on to one another, so all but the first may know the relay already.
+		if said < localnet.DefaultAuthorities || added < 1 {
+			t.Errorf("relay%d logged %d answers of %d authorities, %d of them added", i+1, said, localnet.DefaultAuthorities, added)
 		}
 	}
 	_, port, _ := strings.Cut(site.Listener.Addr().String(), ":")

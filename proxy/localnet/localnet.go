@@ -57,7 +57,8 @@ type Config struct {
 	Own func(netip.AddrPort) bool
 
 	// Params and Relay may change the parameters and each relay's configuration before they are used; i
-	// counts relays from 0, the exits being the last.
+	// counts relays from 0, the exits being the last. Relay is called again when a relay is started again,
+	// from several goroutines but never twice at once, and must not call the Network.
 	Params func(p *netdoc.Params)
 	Relay  func(i int, c *relay.Config)
 
@@ -74,6 +75,8 @@ type Network struct {
 	file        *netdoc.Network
 	authorities []*dirauth.Authority
 	sockets     []net.PacketConn // the authorities'
+
+	hook sync.Mutex // while Config.Relay is called
 
 	mu     sync.Mutex
 	relays []*member
@@ -242,8 +245,13 @@ func Start(cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// Close ends a network made by Start, waits for all of it, and returns what went wrong while it ran.
+// Close ends a network made by Start, waits for all of it, and returns what went wrong while it ran. Of a
+// network made by New that never ran it frees the sockets; one that runs ends with Run's context.
 func (n *Network) Close() error {
+	if n.cancel == nil {
+		n.closeSockets()
+		return nil
+	}
 	n.cancel()
 	<-n.ended
 	return n.err

@@ -168,7 +168,9 @@ func (n *Network) runMember(ctx context.Context, m *member) error {
 		cfg.Policy = policy
 	}
 	if n.cfg.Relay != nil {
+		n.hook.Lock()
 		n.cfg.Relay(m.index, &cfg)
+		n.hook.Unlock()
 	}
 	r, err := relay.New(cfg)
 	if err != nil {

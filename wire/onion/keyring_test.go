@@ -160,8 +160,10 @@ func TestRestore(t *testing.T) {
 		t.Fatalf("entry %+v", p.Replay)
 	}
 	ring := NewKeyring(net.path[0].ID, net.keys[0], 1)
-	if !ring.Restore(p.Replay) || !ring.Restore(p.Replay) {
-		t.Fatal("not restored")
+	for range 2 { // a file may hold an entry twice
+		if !ring.Restore(p.Replay) {
+			t.Fatal("not restored")
+		}
 	}
 	if _, err := ring.Peel(packet, testNow); !errors.Is(err, errReplay) {
 		t.Errorf("after a restart: %v", err)

@@ -1,0 +1,110 @@
+package frontdoor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"torproxy/wire"
+)
+
+// ARCHITECTURE's table, and what the rest of the reasons come to.
+var failures = []struct {
+	err    error
+	status int
+	say    string
+}{
+	{&wire.EndError{Reason: wire.ReasonRefused, Remote: true}, 502, "refused the connection"},
+	{&wire.EndError{Reason: wire.ReasonDNS, Remote: true}, 502, "does not resolve"},
+	{&wire.EndError{Reason: wire.ReasonHostUnreachable, Remote: true}, 502, "is unreachable"},
+	{&wire.EndError{Reason: wire.ReasonTimeout, Remote: true}, 504, "did not answer in time"},
+	{&wire.EndError{Reason: wire.ReasonNetUnreachable, Remote: true}, 502, "the network of"},
+	{&wire.EndError{Reason: wire.ReasonPolicy, Remote: true}, 403, "no exit connects to"},
+	{&wire.EndError{Reason: wire.ReasonReset, Remote: true}, 502, "was cut"},
+	{&wire.EndError{Reason: wire.ReasonResourceLimit, Remote: true}, 502, "takes no more connections"},
+	{&wire.EndError{Reason: wire.ReasonShutdown, Remote: true}, 502, "is shutting down"},
+	{&wire.EndError{Reason: wire.ReasonUnsupported, Remote: true}, 502, "unsupported"},
+	{&wire.EndError{Reason: wire.ReasonInternal, Remote: true}, 502, "internal error at the exit"},
+	{&wire.EndError{Reason: wire.ReasonDone, Remote: true}, 502, "no connection to"},
+	{&wire.EndError{Reason: 99}, 502, "no connection to"},
+	{fmt.Errorf("circuit 7: %w", &wire.EndError{Reason: wire.ReasonPolicy}), 403, "no exit connects to"},
+	{&net.OpError{Op: "dial", Err: &wire.EndError{Reason: wire.ReasonTimeout}}, 504, "did not answer in time"},
+	{context.DeadlineExceeded, 504, "did not answer in time"},
+	{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, 504, "did not answer in time"},
+	{errors.New("no route: 3 relays are running, 5 are needed"), 502, "no route: 3 relays are running, 5 are needed"},
+	{errors.New("<b>two\r\nlines: %s%d</b>" + strings.Repeat("x", 1000)), 502, "<b>two  lines: %s%d</b>xxx"},
+	{context.Canceled, 502, "keep the connection open"},
+}
+
+func TestFailures(t *testing.T) {
+	for _, test := range failures {
+		f := start(t, func(c *Config) {
+			c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, test.err }
+		})
+		for _, line := range []string{"CONNECT web.test:81", "GET http://web.test:81/"} {
+			r, body := f.do(line + " HTTP/1.1\nHost: x\n\n")
+			if r.StatusCode != test.status || !strings.Contains(body, test.say) || !strings.Contains(body, "web.test:81") {
+				t.Errorf("%v: %s: %s %q", test.err, line, r.Status, body)
+			}
+			lines := strings.Split(body, "\n")
+			if len(lines) != 4 || !strings.HasPrefix(lines[0], "torproxy: ") || !strings.HasPrefix(lines[1], "Probable cause: ") ||
+				!strings.HasPrefix(lines[2], "What to do: ") || len(body) > 700 || strings.Contains(body, "%!") {
+				t.Errorf("not written for a person: %q", body)
+			}
+			if got := r.Header.Get("Content-Type") + r.Header.Get("X-Content-Type-Options") + r.Header.Get("Cache-Control"); got != "text/plain; charset=utf-8nosniffno-store" {
+				t.Errorf("headers %v", r.Header)
+			}
+			if !strings.HasPrefix(r.Header.Get("Proxy-Status"), "torproxy; error=") {
+				t.Errorf("Proxy-Status %q", r.Header.Get("Proxy-Status"))
+			}
+		}
+	}
+}
+
+func TestFailureWhileStarting(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no consensus") }
+	})
+	f.client.change(func(c *client) { c.status.Bootstrap = Bootstrap{30, "asking 4 authorities"} })
+	r, body := f.do("CONNECT web.test:80 HTTP/1.1\n\n")
+	if r.StatusCode != 502 || !strings.Contains(body, "still starting: asking 4 authorities, 30 % (no consensus)") || !strings.Contains(body, "torproxy status") {
+		t.Errorf("%s %q", r.Status, body)
+	}
+}
+
+// Failures after the connection stood.
+func TestFailuresOfTheDestination(t *testing.T) {
+	f := start(t)
+	for answer, say := range map[string]string{
+		"":                      "EOF",
+		"SSH-2.0-OpenSSH_9.2\n": "malformed HTTP",
+		"HTTP/1.1 407 Proxy Authentication Required\nProxy-Authenticate: Basic realm=bank\nContent-Length: 0\n\n": "as if it were the proxy",
+		"HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: x\n\n":                                   "switch protocol",
+		"HTTP/1.1 200 OK\nX: " + strings.Repeat("x", maxResponseHeaders) + "\n\n":                                 "server response headers exceeded",
+		"HTTP/1.1 200 OK\nContent-Length: 1\nContent-Length: 2\n\n":                                               "Content-Length",
+	} {
+		f.origin("odd.test:80", func(c net.Conn) {
+			buf := make([]byte, 4096)
+			c.Read(buf)
+			c.Write([]byte(strings.ReplaceAll(answer, "\n", "\r\n")))
+		})
+		r, body := f.do("GET http://odd.test/ HTTP/1.1\nHost: x\n\n")
+		if r.StatusCode != 502 || !strings.Contains(body, say) || r.Header.Get("Proxy-Authenticate") != "" {
+			t.Errorf("%.60q: %s %q", answer, r.Status, body)
+		}
+	}
+}
+
+func TestDestinationsTimeouts(t *testing.T) {
+	if got := reasonOf(&url.Error{Err: os.ErrDeadlineExceeded}); got != wire.ReasonTimeout {
+		t.Errorf("a wrapped time-out is %v", got)
+	}
+	if got := reasonOf(net.ErrClosed); got != 0 {
+		t.Errorf("a closed connection is %v", got)
+	}
+}
