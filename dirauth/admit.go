@@ -108,6 +108,9 @@ func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registrati
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.take(d, now)
+	if a.Result == directory.Added {
+		r.log.Info("relay joined", "relay", d.ID.Short(), "nickname", d.Nickname, "addresses", d.Addresses)
+	}
 	if m := r.members[d.ID]; a.Result != directory.Refused && m.descriptor == d {
 		if err := r.store.SaveDescriptor(d.ID, d.Raw()); err != nil {
 			r.log.Error("descriptor not stored", "relay", d.ID.Short(), "err", err)

@@ -1,6 +1,7 @@
 package dirauth
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -207,6 +208,20 @@ func TestRosterRestores(t *testing.T) {
 		t.Error("an old descriptor is restored")
 	}
 }
+
+// What could not be written down is not acknowledged.
+func TestNotStored(t *testing.T) {
+	r := newTestRoster(nil)
+	r.store = full{r.store}
+	if got := r.admit(describe(t, 1), validAfter); got.Result != directory.Refused || !strings.Contains(got.Reason, "cannot store") {
+		t.Errorf("answer %v", got)
+	}
+}
+
+// full is a store that takes no descriptors.
+type full struct{ Store }
+
+func (full) SaveDescriptor(wire.ID, []byte) error { return errors.New("disk full") }
 
 // Flags compare relays with one another.
 func TestEntries(t *testing.T) {

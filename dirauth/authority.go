@@ -168,3 +168,7 @@ func (a *Authority) Reload() error { return a.voter.reload() }
 
 // Proofs returns what the store keeps against authorities that said two different words in one round.
 func (a *Authority) Proofs() ([]Proof, error) { return a.voter.store.Proofs() }
+
+// Conflicts returns the pairs of different consensuses for one round that this process has met, at most
+// four: each authority that signed both has lied.
+func (a *Authority) Conflicts() []directory.Conflict { return a.follower.Conflicts() }

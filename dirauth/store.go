@@ -1,6 +1,7 @@
 package dirauth
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"torproxy/wire"
+	"torproxy/wire/netdoc"
 )
 
 // Word is a kind of statement that an authority makes once per round.
@@ -86,6 +88,30 @@ type Proof struct {
 	ValidAfter int64   `cbor:"3,keyasint"` // Unix milliseconds
 	First      []byte  `cbor:"4,keyasint"` // the signed documents
 	Second     []byte  `cbor:"5,keyasint"`
+}
+
+// Verify checks that both documents are words of the kind, of one round, signed by the authority, and that
+// they are different.
+func (p Proof) Verify(n *netdoc.Network) error {
+	for _, raw := range [][]byte{p.First, p.Second} {
+		said, err := parseWord(p.Word, raw, n)
+		if err != nil {
+			return err
+		}
+		if said.authority != p.Authority || said.validAfter != p.ValidAfter {
+			return fmt.Errorf("dirauth: a %v of another authority or round", p.Word)
+		}
+	}
+	if bytes.Equal(p.First, p.Second) {
+		return fmt.Errorf("dirauth: one %v twice proves nothing", p.Word)
+	}
+	return nil
+}
+
+// String says in one line what is proven.
+func (p Proof) String() string {
+	return fmt.Sprintf("authority %s signed two different words (%v) for the round of %s",
+		p.Authority.Short(), p.Word, time.UnixMilli(p.ValidAfter).UTC().Format(time.RFC3339))
 }
 
 // said is the last word of a kind.

@@ -106,6 +106,35 @@ func TestStoreKeepsProofs(t *testing.T) {
 	})
 }
 
+// A proof is one only if all of it is as it says.
+func TestProofVerifies(t *testing.T) {
+	w := newTown(4)
+	vote := func(i int, change func(*netdoc.Vote)) []byte { return w.voteWith(t, i, change).Raw() }
+	first := vote(1, nil)
+	second := vote(1, func(v *netdoc.Vote) { v.Published++ })
+	honest := Proof{Authority: w.Authorities[1].ID, Word: WordVote, ValidAfter: validAfter.UnixMilli(), First: first, Second: second}
+	if err := honest.Verify(w.Network); err != nil {
+		t.Error(err)
+	}
+	for name, change := range map[string]func(*Proof){
+		"one word twice":      func(p *Proof) { p.Second = first },
+		"of another":          func(p *Proof) { p.Authority = w.Authorities[2].ID },
+		"one of another":      func(p *Proof) { p.Second = vote(2, nil) },
+		"of another round":    func(p *Proof) { p.ValidAfter++ },
+		"one of another's":    func(p *Proof) { p.First = vote(1, func(v *netdoc.Vote) { v.ValidAfter += 5000 }) },
+		"of another kind":     func(p *Proof) { p.Word = WordEcho },
+		"of no kind":          func(p *Proof) { p.Word = words },
+		"a broken signature":  func(p *Proof) { p.First = slices.Clone(first); p.First[len(first)-1] ^= 1 },
+		"nothing in one half": func(p *Proof) { p.Second = nil },
+	} {
+		p := honest
+		change(&p)
+		if err := p.Verify(w.Network); err == nil {
+			t.Errorf("%s: %v", name, p)
+		}
+	}
+}
+
 // content is what a store keeps, in an order of its own.
 type content struct {
 	descriptors [][]byte

@@ -175,11 +175,8 @@ func (p *parliament) proofs(i int) map[culprit]bool {
 	}
 	against := map[culprit]bool{}
 	for _, k := range kept {
-		first, err1 := parseWord(k.Word, k.First, p.Network)
-		second, err2 := parseWord(k.Word, k.Second, p.Network)
-		if err := errors.Join(err1, err2); err != nil || bytes.Equal(k.First, k.Second) || first.authority != k.Authority ||
-			second.authority != k.Authority || first.validAfter != k.ValidAfter || second.validAfter != k.ValidAfter {
-			p.t.Errorf("a proof that proves nothing (%v)", err)
+		if err := k.Verify(p.Network); err != nil {
+			p.t.Errorf("%v: proves nothing: %v", k, err)
 		}
 		against[culprit{k.Authority, k.Word}] = true
 	}

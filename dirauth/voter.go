@@ -117,6 +117,7 @@ func (o others) Fetch(ctx context.Context, from directory.Peer, path, etag strin
 
 // run votes until ctx ends, waits for what it started, and returns nil.
 func (v *voter) run(ctx context.Context) error {
+	defer v.saveRecords() // what was learnt since the last vote
 	defer v.jobs.Wait()
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
@@ -222,6 +223,12 @@ func (v *voter) do(ctx context.Context, r *openRound, d *demand) {
 	}
 }
 
+func (v *voter) saveRecords() {
+	if err := v.roster.save(); err != nil {
+		v.log.Error("records of relays not stored", "err", err)
+	}
+}
+
 // reload reads the operator's lists again and removes the relays that they do not admit any more.
 func (v *voter) reload() error {
 	err := v.roster.gate.reload()
@@ -233,9 +240,7 @@ func (v *voter) reload() error {
 // vote makes and says the vote of a round.
 func (v *voter) vote(ctx context.Context, r *openRound) {
 	v.reload() // its error is in the log
-	if err := v.roster.save(); err != nil {
-		v.log.Error("records of relays not stored", "err", err)
-	}
+	v.saveRecords()
 	now := v.now()
 	vote := &netdoc.Vote{
 		Network:    v.network.Name,
