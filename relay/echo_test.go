@@ -13,8 +13,8 @@ import (
 	"torproxy/wire/onion"
 )
 
-// session builds a circuit from a node and serves its streams until the end of the test.
-func (b *bed) session(from *link.Node, path ...int) *mux.Session {
+// sessionFrom builds a circuit from a node and serves its streams until the end of the test.
+func (b *bed) sessionFrom(from *link.Node, path ...int) *mux.Session {
 	b.t.Helper()
 	packet, h := b.create(path...)
 	stream := b.openFrom(from, path[0])
@@ -31,12 +31,17 @@ func (b *bed) session(from *link.Node, path ...int) *mux.Session {
 		b.t.Fatal(err)
 	}
 	s := mux.NewSession(mux.Config{})
-	go s.Run(stream, onion.NewClient(keys, wire.CellSize))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Run(stream, onion.NewClient(keys, wire.CellSize))
+	}()
+	b.done = append(b.done, func() { s.Close(nil); <-ended })
 	return s
 }
 
-// begin opens a stream and waits for the answer.
-func (b *bed) begin(s *mux.Session, kind wire.Kind, target string) (*mux.Stream, error) {
+// ask opens a stream and waits for the answer.
+func (b *bed) ask(s *mux.Session, kind wire.Kind, target string) (*mux.Stream, error) {
 	b.t.Helper()
 	st, err := s.Open(kind, target)
 	if err != nil {
@@ -55,8 +60,8 @@ func wantEnd(t *testing.T, what string, err error, want wire.Reason) {
 
 func TestEcho(t *testing.T) {
 	onBed(t, 2, nil, func(b *bed) {
-		s := b.session(b.master, 0)
-		st, err := b.begin(s, wire.KindEcho, wire.EchoTarget)
+		s := b.sessionFrom(b.master, 0)
+		st, err := b.ask(s, wire.KindEcho, wire.EchoTarget)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +91,7 @@ func TestEchoIsForAuthorities(t *testing.T) {
 			"an authority, another target": {b.master, []int{0}, wire.KindEcho, "echo:1"},
 			"another kind":                 {b.master, []int{0}, wire.KindHTTP, wire.EchoTarget},
 		} {
-			_, err := b.begin(b.session(tt.from, tt.path...), tt.kind, tt.target)
+			_, err := b.ask(b.sessionFrom(tt.from, tt.path...), tt.kind, tt.target)
 			wantEnd(t, name, err, wire.ReasonUnsupported)
 		}
 	})
@@ -94,15 +99,15 @@ func TestEchoIsForAuthorities(t *testing.T) {
 
 func TestEchoIsBounded(t *testing.T) {
 	onBed(t, 1, nil, func(b *bed) {
-		s := b.session(b.master, 0)
+		s := b.sessionFrom(b.master, 0)
 		open := make([]*mux.Stream, maxEchoes)
 		for i := range open {
 			var err error
-			if open[i], err = b.begin(s, wire.KindEcho, wire.EchoTarget); err != nil {
+			if open[i], err = b.ask(s, wire.KindEcho, wire.EchoTarget); err != nil {
 				t.Fatal(err)
 			}
 		}
-		_, err := b.begin(s, wire.KindEcho, wire.EchoTarget)
+		_, err := b.ask(s, wire.KindEcho, wire.EchoTarget)
 		wantEnd(t, "one echo too many", err, wire.ReasonResourceLimit)
 		began := time.Now()
 		_, err = open[0].Read(make([]byte, 1))
@@ -110,7 +115,7 @@ func TestEchoIsBounded(t *testing.T) {
 		if took := time.Since(began); took > echoTime+time.Second || took < echoTime-time.Second {
 			t.Errorf("it ended after %v, want about %v", took, echoTime)
 		}
-		st, err := b.begin(s, wire.KindEcho, wire.EchoTarget)
+		st, err := b.ask(s, wire.KindEcho, wire.EchoTarget)
 		if err != nil {
 			t.Fatal(err)
 		}

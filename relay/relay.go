@@ -114,6 +114,9 @@ type Relay struct {
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
 	echoes    atomic.Int64 // streams that authorities measure with
+
+	alive context.Context // ends with Run
+	kill  context.CancelFunc
 }
 
 // New checks the configuration and makes the relay; it starts nothing.
@@ -128,6 +131,7 @@ func New(cfg Config) (*Relay, error) {
 	if r.cfg.Trace == nil {
 		r.cfg.Trace = &Trace{}
 	}
+	r.alive, r.kill = context.WithCancel(context.Background())
 	var err error
 	if r.keys, err = newKeys(wire.PublicID(cfg.Identity), cfg.OnionKey, cfg.Network.Params, time.Now()); err != nil {
 		return nil, err
@@ -178,6 +182,8 @@ func (r *Relay) Consensus() *netdoc.Consensus { return r.follower.Current() }
 // cause: nil after ctx.
 func (r *Relay) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, r.kill)
+	defer stop()
 	g.Go(func() error { return r.node.Run(ctx) })
 	g.Go(func() error { return r.follower.Run(ctx) })
 	g.Go(func() error { return r.publisher.Run(ctx) })

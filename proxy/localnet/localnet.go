@@ -76,8 +76,6 @@ type Network struct {
 	authorities []*dirauth.Authority
 	sockets     []net.PacketConn // the authorities'
 
-	hook sync.Mutex // while Config.Relay is called
-
 	mu     sync.Mutex
 	relays []*member
 	alive  context.Context // while Run runs
@@ -197,22 +195,30 @@ func (n *Network) Run(ctx context.Context) error {
 	for _, a := range n.authorities {
 		group.Go(func() error { return a.Run(ctx) })
 	}
-	n.mu.Lock()
-	n.alive, n.group = ctx, group
-	for _, m := range n.relays {
-		n.startLocked(m)
-	}
-	n.mu.Unlock()
-	// Relays come and go while the network runs; this one member of the group stays, so that it never
-	// counts as finished in between.
-	group.Go(func() error { <-ctx.Done(); return nil })
+	group.Go(func() error { return n.runRelays(ctx, group) })
 	err := group.Wait()
-	n.mu.Lock()
-	n.alive, n.group = nil, nil
-	n.mu.Unlock()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
+	return err
+}
+
+// runRelays starts the relays and stays until ctx ends: relays come and go in the group meanwhile, and as
+// long as one member stays it does not count as finished in between. None is started behind it.
+func (n *Network) runRelays(ctx context.Context, group *errgroup.Group) error {
+	n.mu.Lock()
+	n.alive, n.group = ctx, group
+	var err error
+	for _, m := range n.relays {
+		err = errors.Join(err, n.startLocked(m))
+	}
+	n.mu.Unlock()
+	if err == nil {
+		<-ctx.Done()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.alive, n.group = nil, nil
 	return err
 }
 
