@@ -28,11 +28,14 @@ type roster struct {
 	network *netdoc.Network
 	store   Store
 	log     *slog.Logger
+	gate    *gate
 	test    testPlan
+	plan    measurePlan
 	changed chan struct{} // holds a token when a test became due earlier than it was
 
 	mu       sync.Mutex
 	members  map[wire.ID]*member
+	past     map[wire.ID]Record                   // what the store knew of relays that have not come yet
 	byDigest map[netdoc.Digest]*netdoc.Descriptor // current and previous ones
 	places   map[netip.Prefix]map[wire.ID]bool    // by address, and by subnet
 }
@@ -41,18 +44,24 @@ type roster struct {
 type member struct {
 	descriptor *netdoc.Descriptor
 	previous   *netdoc.Descriptor // nil: none; a vote of this round may still name it
-	added      time.Time
+	added      time.Time          // when it came first
+	came       time.Time          // when it came to this process
+	past       Record             // from before this process began; zero: none
 	membership
+	bandwidth bandwidth
 }
 
-func newRoster(n *netdoc.Network, store Store, log *slog.Logger) *roster {
+func newRoster(n *netdoc.Network, store Store, g *gate, log *slog.Logger) *roster {
 	return &roster{
+		gate:     g,
 		network:  n,
 		store:    store,
 		log:      log,
 		test:     newTestPlan(n.Params),
 		changed:  make(chan struct{}, 1),
+		plan:     newMeasurePlan(n.Params),
 		members:  map[wire.ID]*member{},
+		past:     map[wire.ID]Record{},
 		byDigest: map[netdoc.Digest]*netdoc.Descriptor{},
 		places:   map[netip.Prefix]map[wire.ID]bool{},
 	}
@@ -62,6 +71,13 @@ func newRoster(n *netdoc.Network, store Store, log *slog.Logger) *roster {
 func (r *roster) restore(now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	records, err := r.store.Records()
+	if err != nil {
+		return fmt.Errorf("dirauth: stored records: %w", err)
+	}
+	for _, record := range records {
+		r.past[record.ID] = record
+	}
 	kept, err := r.store.Descriptors()
 	if err != nil {
 		return fmt.Errorf("dirauth: stored descriptors: %w", err)
@@ -74,20 +90,31 @@ func (r *roster) restore(now time.Time) error {
 		}
 		if a := r.take(d, now); a.Result == directory.Refused {
 			r.log.Info("stored descriptor dropped", "relay", d.ID.Short(), "reason", a.Reason)
-			r.store.DeleteDescriptor(d.ID)
+			r.store.Forget(d.ID)
 		}
+	}
+	for id := range r.past { // held until it comes again, or this process ends
+		r.store.Forget(id)
 	}
 	return nil
 }
+
+// errNotStored is told to a relay whose descriptor could not be written down. It is held all the same, but
+// what was acknowledged must still be there after a crash.
+var errNotStored = errors.New("this authority cannot store descriptors at present")
 
 // admit judges a descriptor, whose signature was verified, and takes it in or says why not.
 func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.take(d, now)
+	if a.Result == directory.Added {
+		r.log.Info("relay joined", "relay", d.ID.Short(), "nickname", d.Nickname, "addresses", d.Addresses)
+	}
 	if m := r.members[d.ID]; a.Result != directory.Refused && m.descriptor == d {
 		if err := r.store.SaveDescriptor(d.ID, d.Raw()); err != nil {
 			r.log.Error("descriptor not stored", "relay", d.ID.Short(), "err", err)
+			return refused(errNotStored)
 		}
 	}
 	return a
@@ -96,7 +123,7 @@ func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registrati
 // take is admit, without the store.
 func (r *roster) take(d *netdoc.Descriptor, now time.Time) directory.Registration {
 	m := r.members[d.ID]
-	if m != nil && m.descriptor.Digest() == d.Digest() {
+	if m != nil && m.descriptor.Digest() == d.Digest() && r.gate.judge(d.ID) == nil {
 		r.revive(m, now)
 		return directory.Registration{Result: directory.Known}
 	}
@@ -110,8 +137,7 @@ func (r *roster) take(d *netdoc.Descriptor, now time.Time) directory.Registratio
 		return refused(err)
 	}
 	if m == nil {
-		m = &member{added: now}
-		r.members[d.ID] = m
+		m = r.join(d.ID, now)
 	}
 	known := m.descriptor != nil
 	r.replace(m, d)
@@ -128,6 +154,9 @@ func refused(err error) directory.Registration {
 
 // judge checks what does not depend on the other relays.
 func (r *roster) judge(d *netdoc.Descriptor, now time.Time) error {
+	if err := r.gate.judge(d.ID); err != nil {
+		return err
+	}
 	if published := time.UnixMilli(d.Published); published.After(now.Add(futureTolerance)) {
 		return fmt.Errorf("published %v in the future: the relay's clock is fast", published.Sub(now).Round(time.Second))
 	}
@@ -258,8 +287,20 @@ func (r *roster) remove(id wire.ID) {
 	if m.previous != nil {
 		delete(r.byDigest, m.previous.Digest())
 	}
-	if err := r.store.DeleteDescriptor(id); err != nil {
-		r.log.Error("descriptor not deleted", "relay", id.Short(), "err", err)
+	if err := r.store.Forget(id); err != nil {
+		r.log.Error("relay not forgotten by the store", "relay", id.Short(), "err", err)
+	}
+}
+
+// enforce removes the relays that the operator does not admit any more.
+func (r *roster) enforce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.members {
+		if err := r.gate.judge(id); err != nil {
+			r.log.Info("relay removed", "relay", id.Short(), "reason", err)
+			r.remove(id)
+		}
 	}
 }
 

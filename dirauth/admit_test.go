@@ -1,6 +1,7 @@
 package dirauth
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -19,7 +20,7 @@ func newTestRoster(change func(*netdoc.Params)) *roster {
 	if change != nil {
 		change(&w.Params)
 	}
-	return newRoster(w.Network, NewMemoryStore(), slog.New(slog.DiscardHandler))
+	return newRoster(w.Network, NewMemoryStore(), &gate{}, slog.New(slog.DiscardHandler))
 }
 
 // at places a relay.
@@ -192,14 +193,14 @@ func TestRosterRestores(t *testing.T) {
 	before.remove(goes.ID)
 	before.mu.Unlock()
 	before.store.SaveDescriptor(wire.ID{1}, []byte("garbage"))
-	after := newRoster(before.network, before.store, before.log)
+	after := newRoster(before.network, before.store, before.gate, before.log)
 	if err := after.restore(validAfter.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if after.descriptor(stays.Digest()) == nil || after.descriptor(goes.Digest()) != nil || len(after.members) != 1 {
 		t.Errorf("%d relays are restored", len(after.members))
 	}
-	late := newRoster(before.network, before.store, before.log)
+	late := newRoster(before.network, before.store, before.gate, before.log)
 	if err := late.restore(validAfter.Add(48 * time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -207,6 +208,20 @@ func TestRosterRestores(t *testing.T) {
 		t.Error("an old descriptor is restored")
 	}
 }
+
+// What could not be written down is not acknowledged.
+func TestNotStored(t *testing.T) {
+	r := newTestRoster(nil)
+	r.store = full{r.store}
+	if got := r.admit(describe(t, 1), validAfter); got.Result != directory.Refused || !strings.Contains(got.Reason, "cannot store") {
+		t.Errorf("answer %v", got)
+	}
+}
+
+// full is a store that takes no descriptors.
+type full struct{ Store }
+
+func (full) SaveDescriptor(wire.ID, []byte) error { return errors.New("disk full") }
 
 // Flags compare relays with one another.
 func TestEntries(t *testing.T) {

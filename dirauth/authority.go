@@ -3,7 +3,7 @@
 // DIRECTORY.md beside this file says how, and why so.
 //
 //	relay --- descriptor ---> server ---> roster <--- prober --- handshake ---> relay
-//	                                        |
+//	                                        |    <--- meter ---- echo --------> relay
 //	                                     entries
 //	                                        v
 //	other authorities <--- vote, echo, signature ---> voter ---> round ---> ballot.tally
@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"torproxy/wire"
 	"torproxy/wire/directory"
@@ -43,8 +44,19 @@ type Config struct {
 	// back.
 	Store Store
 
+	// Allow is a file of the relays that may register: an ID in each line, and comments that begin with #.
+	// "" admits all.
+	Allow string
+
+	// Rejections is a file of relays that the operator wants out, or not to be exits; Reject writes it. No
+	// such file is an empty one. Both files are read before every vote and by Reload; one with an error in
+	// it is reported, and its last good content stays in force.
+	Rejections string
+
 	// Log gets relays and rounds at debug level, changes at info, trouble above. Nil discards.
 	Log *slog.Logger
+
+	now func() time.Time // tests' clocks; nil: time.Now
 }
 
 func (c *Config) check() error {
@@ -76,6 +88,7 @@ type Authority struct {
 	client   *directory.Client
 	follower *directory.Follower
 	prober   *prober
+	meter    *meter
 	voter    *voter
 	handler  http.Handler
 }
@@ -109,6 +122,7 @@ func New(cfg Config) (*Authority, error) {
 	}
 	a.follower, a.handler = a.voter.follower, a.voter.handler()
 	a.prober = &prober{roster: a.voter.roster, log: cfg.Log, try: handshake(a.node)}
+	a.meter = &meter{roster: a.voter.roster, log: cfg.Log, try: echo(a.node)}
 	return a, nil
 }
 
@@ -132,6 +146,7 @@ func (a *Authority) Run(ctx context.Context) error {
 	part(a.follower.Run)
 	part(a.voter.run)
 	part(a.prober.run)
+	part(a.meter.run)
 	<-ctx.Done()
 	a.client.Close()
 	parts.Wait()
@@ -147,5 +162,13 @@ func (a *Authority) Consensus() *netdoc.Consensus { return a.follower.Current() 
 // Relays returns how many relays this authority found to be running, and how many it knows.
 func (a *Authority) Relays() (running, known int) { return a.voter.roster.running() }
 
+// Reload reads the operator's lists again: Config.Allow and Config.Rejections. Relays that they do not
+// admit any more are forgotten at once. The error says what is wrong with a file; it is logged, too.
+func (a *Authority) Reload() error { return a.voter.reload() }
+
 // Proofs returns what the store keeps against authorities that said two different words in one round.
 func (a *Authority) Proofs() ([]Proof, error) { return a.voter.store.Proofs() }
+
+// Conflicts returns the pairs of different consensuses for one round that this process has met, at most
+// four: each authority that signed both has lied.
+func (a *Authority) Conflicts() []directory.Conflict { return a.follower.Conflicts() }

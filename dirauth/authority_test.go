@@ -17,6 +17,7 @@ import (
 	"torproxy/wire"
 	"torproxy/wire/directory"
 	"torproxy/wire/link"
+	"torproxy/wire/mux"
 	"torproxy/wire/netdoc"
 	"torproxy/wire/onion"
 )
@@ -84,10 +85,12 @@ func runUntilCleanup(t *testing.T, run func(context.Context) error, conn net.Pac
 
 // responder is a relay that answers handshakes, and nothing else.
 type responder struct {
-	describe   func(at netip.AddrPort) []byte // its descriptor of this moment
+	describe   func(at ...netip.AddrPort) []byte // its descriptor of this moment
 	descriptor []byte
+	addr       netip.AddrPort
 	id         wire.ID
 	tests      atomic.Int32 // handshakes answered
+	spoil      atomic.Bool  // what it echoes
 	stop       func()
 }
 
@@ -98,10 +101,10 @@ func startResponder(t *testing.T, i int) *responder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &responder{id: wire.PublicID(key("relay", i))}
-	r.describe = func(at netip.AddrPort) []byte {
+	r := &responder{addr: addr, id: wire.PublicID(key("relay", i))}
+	r.describe = func(at ...netip.AddrPort) []byte {
 		return describe(t, i, func(d *netdoc.Descriptor) {
-			d.Addresses = []netip.AddrPort{at}
+			d.Addresses = at
 			d.Published = time.Now().UnixMilli()
 			d.OnionKeys = []netdoc.OnionKey{{Public: private.Public(), From: d.Published, Until: d.Published + time.Hour.Milliseconds()}}
 		}).Raw()
@@ -118,14 +121,14 @@ func startResponder(t *testing.T, i int) *responder {
 			t.Errorf("peel: %v", err)
 			return
 		}
-		created, _, err := peeled.Answer(wire.StatusReady, nil)
+		created, keys, err := peeled.Answer(wire.StatusReady, nil)
 		if err != nil {
 			t.Errorf("answer: %v", err)
 			return
 		}
 		if _, err := s.Write(created); err == nil {
 			r.tests.Add(1)
-			io.Copy(io.Discard, s) // until the authority resets the circuit
+			r.echo(s, keys) // until the authority closes the link
 		}
 	}})
 	if err != nil {
@@ -134,6 +137,36 @@ func startResponder(t *testing.T, i int) *responder {
 	r.stop = runUntilCleanup(t, node.Run, conn)
 	return r
 }
+
+// echo serves the circuit's streams as the last hop, changed by spoil if that is set.
+func (r *responder) echo(s *link.Stream, keys *onion.HopKeys) {
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	session := mux.NewSession(mux.Config{Accept: func(st *mux.Stream) {
+		streams.Go(func() {
+			defer st.Close()
+			st.Connect()
+			st.ReadFrom(reader(func(p []byte) (int, error) {
+				n, err := st.Read(p)
+				if n > 0 && r.spoil.Load() {
+					p[0]++
+				}
+				return n, err
+			}))
+		})
+	}})
+	session.Run(s, &lastHop{onion.NewLayer(&keys.Forward, wire.CellSize), onion.NewLayer(&keys.Backward, wire.CellSize)})
+}
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
+
+// lastHop is the last hop's end of the onion encryption.
+type lastHop struct{ outward, inward *onion.Layer }
+
+func (l *lastHop) Open(cell []byte) bool { return l.outward.Recognise(cell) }
+func (l *lastHop) Seal(cell []byte)      { l.inward.Originate(cell) }
 
 // startClient returns a client of directories: an anonymous one if identity is nil.
 func startClient(t *testing.T, identity ed25519.PrivateKey) *directory.Client {
@@ -267,6 +300,26 @@ func TestClaimedAddressIsTested(t *testing.T) {
 	if running, known := c.authorities[0].Relays(); running != 0 || known != 1 {
 		t.Errorf("%d relays run of %d known", running, known)
 	}
+}
+
+// A relay runs if it answers at every address that it advertises: clients pick any.
+func TestEveryAddressIsTested(t *testing.T) {
+	c := startCity(t, 1)
+	client := startClient(t, nil)
+	half, whole := startResponder(t, 1), startResponder(t, 2)
+	conn, nobody := listen(t)
+	defer conn.Close()
+	c.register(t, client, 0, half.describe(half.addr, nobody))
+	c.register(t, client, 0, whole.descriptor)
+	c.until(t, "the one that answers everywhere", func(c *netdoc.Consensus) bool { return len(c.Relays) == 1 })
+	if consensus := c.authorities[0].Consensus(); consensus.Relays[0].ID != whole.id {
+		t.Error("the one that does not answer everywhere is in")
+	}
+	if half.tests.Load() == 0 {
+		t.Error("its other address was not tested")
+	}
+	c.register(t, client, 0, half.describe(half.addr))
+	c.until(t, "both", func(c *netdoc.Consensus) bool { return len(c.Relays) == 2 })
 }
 
 // Votes, echoes and signatures are taken from authorities only, each for its own.

@@ -27,7 +27,7 @@ func pathOf(w Word) string {
 
 // send brings a word to an authority, again and again until it has it, refuses it, or the time is over.
 func (v *voter) send(ctx context.Context, to netdoc.Authority, w Word, raw []byte, until time.Time) {
-	ctx, cancel := context.WithDeadline(ctx, until)
+	ctx, cancel := context.WithTimeout(ctx, until.Sub(v.now()))
 	defer cancel()
 	for wait := firstResend; ; wait = min(2*wait, lastResend) {
 		_, err := v.peers.Post(ctx, directory.PeerOf(to), pathOf(w), raw, maxAnswer)
@@ -49,7 +49,7 @@ func (v *voter) send(ctx context.Context, to netdoc.Authority, w Word, raw []byt
 
 // gather fetches what a round misses, as far as it is to be had before the round goes on without.
 func (v *voter) gather(ctx context.Context, r *openRound, m missing) {
-	ctx, cancel := context.WithDeadline(ctx, r.times.gatherBy)
+	ctx, cancel := context.WithTimeout(ctx, r.times.gatherBy.Sub(v.now()))
 	defer cancel()
 	var mu sync.Mutex // guards without
 	without := missing{votes: map[netdoc.VoteRef][]wire.ID{}, descriptors: map[netdoc.Digest][]wire.ID{}}
@@ -125,7 +125,7 @@ func (v *voter) fetchedVote(r *openRound, ref netdoc.VoteRef, raw []byte) error 
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return r.addVote(time.Now(), vote)
+	return r.addVote(v.now(), vote)
 }
 
 // fetchedDescriptor keeps a descriptor for the round, whatever the roster makes of it: the majority of the
@@ -141,7 +141,7 @@ func (v *voter) fetchedDescriptor(r *openRound, digest netdoc.Digest, raw []byte
 	v.mu.Lock()
 	r.library[digest] = d
 	v.mu.Unlock()
-	answer := v.roster.admit(d, time.Now())
+	answer := v.roster.admit(d, v.now())
 	v.log.Debug("descriptor fetched from another authority", "relay", d.ID.Short(), "result", answer.String())
 	return nil
 }

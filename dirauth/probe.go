@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
+	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"torproxy/wire"
 	"torproxy/wire/link"
@@ -88,43 +90,66 @@ func (p *prober) test(ctx context.Context, d *netdoc.Descriptor) {
 	p.roster.tested(d, err == nil, time.Now())
 }
 
-// handshake returns a try that does what a client would: a link that is pinned to the relay's identity,
-// and a one-hop circuit that must come back ready.
+// handshake returns a try that does, at every address that the relay advertises, what a client would: a
+// new link that is pinned to the relay's identity, and a one-hop circuit that must come back ready. A link
+// from an earlier test would show neither that the relay still listens nor where.
 func handshake(node *link.Node) func(context.Context, *netdoc.Descriptor) error {
 	return func(ctx context.Context, d *netdoc.Descriptor) error {
-		l, err := node.Link(ctx, d.ID, d.Addresses)
-		if err != nil {
-			return err
+		all, ctx := errgroup.WithContext(ctx)
+		for _, addr := range d.Addresses {
+			all.Go(func() error {
+				s, _, err := oneHop(ctx, node, d, addr)
+				if err != nil {
+					return fmt.Errorf("at %v: %w", addr, err)
+				}
+				s.Link().Close()
+				return nil
+			})
 		}
-		if !slices.Contains(d.Addresses, l.RemoteAddr()) {
-			// A live link from before the relay moved, or claimed to have.
-			return fmt.Errorf("the link to it leads to %v, which it does not advertise any more", l.RemoteAddr())
-		}
-		s, err := l.Open(ctx)
-		if err != nil {
-			return err
-		}
-		// Also when ctx ends, whatever the stream waits for then.
-		stop := context.AfterFunc(ctx, func() { s.Reset(wire.ResetDestroyed) })
-		defer stop()
-		defer s.Reset(wire.ResetDestroyed)
-		return create(s, d)
+		return all.Wait()
 	}
 }
 
-// create builds the circuit of one hop.
-func create(s *link.Stream, d *netdoc.Descriptor) error {
+// oneHop builds a circuit of one hop over a link of its own. Closing the link ends both.
+func oneHop(ctx context.Context, node *link.Node, d *netdoc.Descriptor, addr netip.AddrPort) (*link.Stream, []onion.HopKeys, error) {
+	l, err := node.Dial(ctx, d.ID, addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, l.Close) // whatever the circuit waits for then
+	s, keys, err := create(ctx, l, d)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		l.Close()
+		return nil, nil, err
+	}
+	return s, keys, nil
+}
+
+// create builds the circuit of one hop on a link.
+func create(ctx context.Context, l *link.Link, d *netdoc.Descriptor) (*link.Stream, []onion.HopKeys, error) {
 	packet, h, err := onion.Create([]onion.Hop{{ID: d.ID, OnionKey: d.OnionKeys[0].Public}}, time.Now())
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if _, err := s.Write(packet); err != nil {
-		return fmt.Errorf("send CREATE: %w", err)
+	s, err := l.Open(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	created := make([]byte, wire.CreatedSize)
-	if _, err := io.ReadFull(s, created); err != nil {
-		return fmt.Errorf("await CREATED: %w", err)
+	_, err = s.Write(packet)
+	if err == nil {
+		_, err = io.ReadFull(s, created)
 	}
-	_, err = h.Finish(created)
-	return err
+	var keys []onion.HopKeys
+	if err == nil {
+		keys, err = h.Finish(created)
+	}
+	if err != nil {
+		s.Reset(wire.ResetDestroyed)
+		return nil, nil, fmt.Errorf("create a circuit: %w", err)
+	}
+	return s, keys, nil
 }

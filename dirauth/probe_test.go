@@ -32,7 +32,7 @@ func runField(t *testing.T, change func(*netdoc.Params)) (f *field, stop func())
 	}
 	log := slog.New(slog.DiscardHandler)
 	f = &field{dead: map[wire.ID]bool{}, tries: map[wire.ID][]time.Time{}}
-	f.prober = &prober{roster: newRoster(w.Network, NewMemoryStore(), log), log: log, try: f.tryOne}
+	f.prober = &prober{roster: newRoster(w.Network, NewMemoryStore(), &gate{}, log), log: log, try: f.tryOne}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

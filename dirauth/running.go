@@ -15,9 +15,6 @@ const (
 	memoryRounds = 60                     // for so many rounds a silent relay is remembered, within the next two
 	leastMemory  = 5 * time.Minute
 	mostMemory   = 24 * time.Hour
-	stableRounds = 120                // of uptime suffice for Stable, however long others run
-	mostStable   = 7 * 24 * time.Hour // and so does this
-	fastEnough   = 100 << 10          // bytes per second that suffice for Fast, however fast others are
 )
 
 // testPlan says when relays are tested, from the length of the network's rounds.
@@ -28,7 +25,6 @@ type testPlan struct {
 	gap     time.Duration // least time between regular tests of one relay
 	retry   time.Duration // after a failed test
 	memory  time.Duration // a relay silent for longer is forgotten
-	stable  time.Duration // uptime that suffices for Stable
 }
 
 func newTestPlan(p netdoc.Params) testPlan {
@@ -41,7 +37,6 @@ func newTestPlan(p netdoc.Params) testPlan {
 		gap:     min(round/2, mostInterval),
 		retry:   min(round/4, mostInterval),
 		memory:  min(max(memoryRounds*round, leastMemory), mostMemory),
-		stable:  min(stableRounds*round, mostStable),
 	}
 }
 
@@ -65,7 +60,9 @@ func (p testPlan) next(t time.Time) time.Time {
 type membership struct {
 	running  bool      // the latest test succeeded
 	tested   bool      // there was a test
-	since    time.Time // running, or not, since then
+	since    time.Time // running, or not, since then, less the time in which this authority did not look
+	began    time.Time // running, or not, since then, as far as this process saw it
+	seen     time.Time // the latest test ended
 	answered time.Time // the latest test that succeeded ended
 	due      time.Time // of the next test
 	testing  bool      // one is under way
@@ -123,7 +120,7 @@ func (r *roster) nextTest(now time.Time) (d *netdoc.Descriptor, again time.Time)
 	for id, m := range r.members {
 		switch {
 		case m.testing:
-		case m.silent() && now.Sub(later(m.answered, m.added)) > r.test.memory:
+		case m.silent() && now.Sub(later(m.answered, m.came)) > r.test.memory:
 			r.log.Info("relay forgotten", "relay", id.Short())
 			r.remove(id)
 		case !m.due.After(now) && (d == nil || m.before(r.members[d.ID])):
@@ -154,10 +151,10 @@ func (r *roster) tested(d *netdoc.Descriptor, ok bool, now time.Time) {
 		return
 	}
 	if !m.tested || m.running != ok {
-		m.since = now
+		m.began, m.since = now, m.sinceBefore(ok, now)
 		r.log.Info("relay found running or not", "relay", d.ID.Short(), "nickname", d.Nickname, "running", ok)
 	}
-	m.tested, m.running = true, ok
+	m.tested, m.running, m.seen = true, ok, now
 	m.due = r.test.next(now)
 	if ok {
 		m.answered = now
@@ -178,61 +175,13 @@ func (r *roster) entries(now time.Time) []netdoc.VoteEntry {
 				ID:         id,
 				Descriptor: m.descriptor.Digest(),
 				Published:  m.descriptor.Published,
-				Flags:      bar.flags(m, now),
+				Measured:   m.bandwidth.median(),
+				Flags:      bar.flags(m, now) | r.warnings(id),
 			})
 		}
 	}
 	slices.SortFunc(entries, func(a, b netdoc.VoteEntry) int { return netdoc.CompareIDs(a.ID, b.ID) })
 	return entries
-}
-
-// bar is how high flags hang: relative to the relays that run, so that a young or slow network has guards
-// too.
-type bar struct {
-	fast   uint64        // offered bandwidth for Fast
-	stable time.Duration // uptime for Stable
-}
-
-// barLocked sets Fast at the slowest eighth, and Stable a round below the median: relays that started
-// together stay together.
-func (r *roster) barLocked(now time.Time) bar {
-	var bandwidths []uint64
-	var uptimes []time.Duration
-	for _, m := range r.members {
-		if m.running {
-			bandwidths = append(bandwidths, m.descriptor.Bandwidth)
-			uptimes = append(uptimes, now.Sub(m.since))
-		}
-	}
-	if len(uptimes) == 0 {
-		return bar{}
-	}
-	slices.Sort(bandwidths)
-	return bar{
-		fast:   min(bandwidths[len(bandwidths)/8], fastEnough),
-		stable: min(lowerMedian(uptimes)-time.Duration(r.network.Params.Round), r.test.stable),
-	}
-}
-
-// flags returns what this authority says of a relay.
-func (b bar) flags(m *member, now time.Time) netdoc.Flags {
-	if !m.running {
-		return 0
-	}
-	flags := netdoc.Running
-	if m.descriptor.Policy.IsExit() {
-		flags |= netdoc.Exit
-	}
-	if m.descriptor.Bandwidth >= b.fast {
-		flags |= netdoc.Fast
-	}
-	if now.Sub(m.since) >= b.stable {
-		flags |= netdoc.Stable
-	}
-	if flags.Has(netdoc.Fast | netdoc.Stable) {
-		flags |= netdoc.Guard
-	}
-	return flags
 }
 
 // running returns how many relays run, of how many that are known.

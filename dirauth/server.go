@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"time"
 
 	"torproxy/wire"
 	"torproxy/wire/directory"
@@ -55,7 +54,7 @@ func (v *voter) register(_ context.Context, raw []byte, from netip.AddrPort) dir
 		v.log.Debug("registration refused", "from", from, "reason", err)
 		return refused(err)
 	}
-	answer := v.roster.admit(d, time.Now())
+	answer := v.roster.admit(d, v.now())
 	v.log.Debug("registration", "relay", d.ID.Short(), "nickname", d.Nickname, "from", from, "result", answer.String())
 	return answer
 }

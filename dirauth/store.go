@@ -1,6 +1,7 @@
 package dirauth
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"torproxy/wire"
+	"torproxy/wire/netdoc"
 )
 
 // Word is a kind of statement that an authority makes once per round.
@@ -40,32 +42,76 @@ type Store interface {
 	// than the last of its kind is ErrOldRound. After any error the authority stays silent in the round.
 	Say(w Word, validAfter time.Time, raw []byte) ([]byte, error)
 
-	// SaveDescriptor keeps a relay's newest descriptor, DeleteDescriptor drops it, and Descriptors
-	// returns all that are kept.
+	// SaveDescriptor keeps a relay's newest descriptor, and Descriptors returns all that are kept.
 	SaveDescriptor(id wire.ID, raw []byte) error
-	DeleteDescriptor(id wire.ID) error
 	Descriptors() ([][]byte, error)
+
+	// SaveRecords keeps what is known of relays, all of them or none, each in place of the record that
+	// was kept of its relay; Records returns all that are kept.
+	SaveRecords(records []Record) error
+	Records() ([]Record, error)
+
+	// Forget drops a relay's descriptor and record.
+	Forget(id wire.ID) error
 
 	// SaveConsensus keeps the newest signed consensus, and Consensus returns it, nil if there is none.
 	SaveConsensus(raw []byte) error
 	Consensus() ([]byte, error)
 
-	// SaveProof keeps a proof of misconduct. The newest maxProofs are enough.
+	// SaveProof keeps a proof of misconduct: of each authority the newest maxProofs. Proofs returns them,
+	// in the order in which they were saved.
 	SaveProof(Proof) error
 	Proofs() ([]Proof, error)
 }
 
-// maxProofs bounds the proofs of misconduct that are kept: one is enough to strike an authority off.
-const maxProofs = 64
+// maxProofs bounds the proofs of misconduct that are kept of one authority. One is enough to strike it off,
+// and it cannot push out those of another.
+const maxProofs = 8
+
+// Record is what an authority has learnt of a relay by testing it. Times are Unix milliseconds.
+type Record struct {
+	ID         wire.ID  `cbor:"1,keyasint"`
+	Added      int64    `cbor:"2,keyasint"` // when it came first
+	Running    bool     `cbor:"3,keyasint"` // what the latest test said
+	Since      int64    `cbor:"4,keyasint"` // when the tests began to say so
+	Seen       int64    `cbor:"5,keyasint"` // when the latest test ended
+	Answered   int64    `cbor:"6,keyasint"` // when the latest test that succeeded ended; 0: none did
+	Measured   []uint64 `cbor:"7,keyasint"` // the latest measurements in bytes per second, the newest last
+	MeasuredAt int64    `cbor:"8,keyasint"` // when the newest was made; 0: none was
+}
 
 // Proof shows that an authority signed two different words of one kind for one round. Whoever has the
 // network file can verify it.
 type Proof struct {
-	Authority  wire.ID
-	Word       Word
-	ValidAfter int64  // Unix milliseconds
-	First      []byte // the signed documents
-	Second     []byte
+	Authority  wire.ID `cbor:"1,keyasint"`
+	Word       Word    `cbor:"2,keyasint"`
+	ValidAfter int64   `cbor:"3,keyasint"` // Unix milliseconds
+	First      []byte  `cbor:"4,keyasint"` // the signed documents
+	Second     []byte  `cbor:"5,keyasint"`
+}
+
+// Verify checks that both documents are words of the kind, of one round, signed by the authority, and that
+// they are different.
+func (p Proof) Verify(n *netdoc.Network) error {
+	for _, raw := range [][]byte{p.First, p.Second} {
+		said, err := parseWord(p.Word, raw, n)
+		if err != nil {
+			return err
+		}
+		if said.authority != p.Authority || said.validAfter != p.ValidAfter {
+			return fmt.Errorf("dirauth: a %v of another authority or round", p.Word)
+		}
+	}
+	if bytes.Equal(p.First, p.Second) {
+		return fmt.Errorf("dirauth: one %v twice proves nothing", p.Word)
+	}
+	return nil
+}
+
+// String says in one line what is proven.
+func (p Proof) String() string {
+	return fmt.Sprintf("authority %s signed two different words (%v) for the round of %s",
+		p.Authority.Short(), p.Word, time.UnixMilli(p.ValidAfter).UTC().Format(time.RFC3339))
 }
 
 // said is the last word of a kind.
@@ -79,6 +125,7 @@ type memory struct {
 	mu          sync.Mutex
 	last        [words]said
 	descriptors map[wire.ID][]byte
+	records     map[wire.ID]Record
 	consensus   []byte
 	proofs      []Proof
 }
@@ -87,7 +134,7 @@ type memory struct {
 // not come back with the same identity, as those of an embedded network: one that restarts within a round
 // and has forgotten its vote would sign a second one.
 func NewMemoryStore() Store {
-	return &memory{descriptors: map[wire.ID][]byte{}}
+	return &memory{descriptors: map[wire.ID][]byte{}, records: map[wire.ID]Record{}}
 }
 
 func (m *memory) Say(w Word, validAfter time.Time, raw []byte) ([]byte, error) {
@@ -115,17 +162,34 @@ func (m *memory) SaveDescriptor(id wire.ID, raw []byte) error {
 	return nil
 }
 
-func (m *memory) DeleteDescriptor(id wire.ID) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.descriptors, id)
-	return nil
-}
-
 func (m *memory) Descriptors() ([][]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Collect(maps.Values(m.descriptors)), nil
+}
+
+func (m *memory) SaveRecords(records []Record) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range records {
+		r.Measured = slices.Clone(r.Measured)
+		m.records[r.ID] = r
+	}
+	return nil
+}
+
+func (m *memory) Records() ([]Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.records)), nil
+}
+
+func (m *memory) Forget(id wire.ID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.descriptors, id)
+	delete(m.records, id)
+	return nil
 }
 
 func (m *memory) SaveConsensus(raw []byte) error {
@@ -145,8 +209,9 @@ func (m *memory) SaveProof(p Proof) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.proofs = append(m.proofs, p)
-	if len(m.proofs) > maxProofs {
-		m.proofs = slices.Delete(m.proofs, 0, len(m.proofs)-maxProofs)
+	if against := filter(m.proofs, func(q Proof) bool { return q.Authority == p.Authority }); len(against) > maxProofs {
+		oldest := slices.IndexFunc(m.proofs, func(q Proof) bool { return q.Authority == p.Authority })
+		m.proofs = slices.Delete(m.proofs, oldest, oldest+1)
 	}
 	return nil
 }

@@ -16,7 +16,8 @@ import (
 //  1. tally      the votes that count make one document
 //  2. listings   per relay: who lists it, and who as running
 //  3. relay      in or out; descriptor, flags, weight
-//  4. params     the parameters
+//  4. families   those that both sides declare
+//  5. params     the parameters
 
 // errTooFewVotes says that fewer votes count than a consensus needs signatures: there would be no quorum
 // for what they say.
@@ -56,6 +57,7 @@ func (b *ballot) tally() (document []byte, err error) {
 			c.Relays = append(c.Relays, r)
 		}
 	}
+	families(c.Relays)
 	return c.Encode()
 }
 
@@ -209,6 +211,19 @@ func (b *ballot) weight(l *listing, d *netdoc.Descriptor) uint64 {
 		return min(d.Bandwidth, unmeasuredCap)
 	}
 	return lowerMedian(measured)
+}
+
+// families leaves in each relay's family those that are in and name it, too. A relay that names others who
+// do not name it could keep them out of its routes, and share these with its accomplices only.
+func families(relays []netdoc.Relay) {
+	declared := make(map[wire.ID][]wire.ID, len(relays))
+	for i := range relays {
+		declared[relays[i].ID] = relays[i].Family
+	}
+	for i := range relays {
+		r := &relays[i]
+		r.Family = filter(r.Family, func(id wire.ID) bool { return slices.Contains(declared[id], r.ID) })
+	}
 }
 
 // params returns the lower median of each parameter voted for, switches by majority.

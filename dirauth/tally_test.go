@@ -303,6 +303,40 @@ func TestWeight(t *testing.T) {
 	}
 }
 
+// Of the families that relays declare, those count that both sides declare, and only relays that are in.
+func TestFamilies(t *testing.T) {
+	w := newTown(4)
+	of := func(members ...int) func(*netdoc.Descriptor) {
+		return func(d *netdoc.Descriptor) {
+			for _, i := range members {
+				d.Family = append(d.Family, relayID(i))
+			}
+			slices.SortFunc(d.Family, netdoc.CompareIDs)
+		}
+	}
+	// 1 and 2 name one another, 1 names 3, all name 4, which is not in, and 5 names all.
+	held := []*netdoc.Descriptor{
+		describe(t, 1, of(2, 3, 4)), describe(t, 2, of(1, 4)), describe(t, 3, of(4)), describe(t, 5, of(1, 2, 3, 4)),
+	}
+	var votes []*netdoc.Vote
+	for i := range 4 {
+		var entries []netdoc.VoteEntry
+		for _, d := range held {
+			entries = append(entries, runs(d))
+		}
+		votes = append(votes, w.vote(t, i, entries...))
+	}
+	c := w.read(t, w.ballot(votes, w.echoAll(t, votes...), held...))
+	for i, want := range map[int][]wire.ID{1: {relayID(2)}, 2: {relayID(1)}, 3: nil, 5: nil} {
+		if r, ok := c.Relay(relayID(i)); !ok || !slices.Equal(r.Family, want) {
+			t.Errorf("relay %d is in: %v, with a family of %d, want %d", i, ok, len(r.Family), len(want))
+		}
+	}
+	if len(held[0].Family) != 3 {
+		t.Error("the descriptor was changed")
+	}
+}
+
 func TestParameters(t *testing.T) {
 	w := newTown(4)
 	var votes []*netdoc.Vote

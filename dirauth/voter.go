@@ -40,6 +40,7 @@ type voter struct {
 	follower *directory.Follower // holds and serves the newest consensus
 	peers    transport
 	log      *slog.Logger
+	now      func() time.Time
 
 	kick    chan struct{}  // holds a token when a round may have something to do
 	fetches chan struct{}  // a token per document that is being fetched
@@ -60,17 +61,25 @@ const fetchesAtOnce = 8
 
 // newVoter makes a voter, its roster and its follower from what the store holds.
 func newVoter(cfg Config, peers transport) (*voter, error) {
+	g, err := openGate(cfg.Allow, cfg.Rejections)
+	if err != nil {
+		return nil, err
+	}
 	v := &voter{
 		network: cfg.Network,
 		key:     cfg.Identity,
 		self:    wire.PublicID(cfg.Identity),
 		store:   cfg.Store,
-		roster:  newRoster(cfg.Network, cfg.Store, cfg.Log),
+		roster:  newRoster(cfg.Network, cfg.Store, g, cfg.Log),
 		peers:   peers,
 		log:     cfg.Log,
+		now:     cfg.now,
 		kick:    make(chan struct{}, 1),
 		fetches: make(chan struct{}, fetchesAtOnce),
 		rounds:  map[int64]*openRound{},
+	}
+	if v.now == nil {
+		v.now = time.Now
 	}
 	v.follower = directory.NewFollower(directory.FollowerConfig{
 		Network: cfg.Network,
@@ -83,8 +92,9 @@ func newVoter(cfg Config, peers transport) (*voter, error) {
 			}
 			return nil
 		},
+		Now: v.now,
 	})
-	if err := v.roster.restore(time.Now()); err != nil {
+	if err := v.roster.restore(v.now()); err != nil {
 		return nil, err
 	}
 	raw, err := v.store.Consensus()
@@ -121,12 +131,13 @@ func (o others) Post(ctx context.Context, to directory.Peer, path string, body [
 
 // run votes until ctx ends, waits for what it started, and returns nil.
 func (v *voter) run(ctx context.Context) error {
+	defer v.saveRecords() // what was learnt since the last vote
 	defer v.jobs.Wait()
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
 	for {
 		changed := v.follower.Changed()
-		alarm.Reset(time.Until(v.turn(ctx)))
+		alarm.Reset(v.turn(ctx).Sub(v.now()))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -142,7 +153,7 @@ func (v *voter) run(ctx context.Context) error {
 
 // turn advances every round as far as it goes and returns when the next one is due.
 func (v *voter) turn(ctx context.Context) time.Time {
-	now := time.Now()
+	now := v.now()
 	v.mu.Lock()
 	maps.DeleteFunc(v.rounds, func(_ int64, r *openRound) bool { return !now.Before(r.times.close) })
 	next := v.openLocked(v.present(now)).times.votesBy // then the round after it is opened
@@ -185,7 +196,7 @@ func (v *voter) openLocked(validAfter time.Time) *openRound {
 func (v *voter) drive(ctx context.Context, r *openRound) time.Time {
 	for {
 		v.mu.Lock()
-		d := r.step(time.Now())
+		d := r.step(v.now())
 		wake := r.wake()
 		v.mu.Unlock()
 		if d.empty() {
@@ -226,9 +237,25 @@ func (v *voter) do(ctx context.Context, r *openRound, d *demand) {
 	}
 }
 
+func (v *voter) saveRecords() {
+	if err := v.roster.save(); err != nil {
+		v.log.Error("records of relays not stored", "err", err)
+	}
+}
+
+// reload reads the operator's lists again and removes the relays that they do not admit any more.
+func (v *voter) reload() error {
+	err := v.roster.gate.reload()
+	v.roster.gate.report(err, v.log)
+	v.roster.enforce()
+	return err
+}
+
 // vote makes and says the vote of a round.
 func (v *voter) vote(ctx context.Context, r *openRound) {
-	now := time.Now()
+	v.reload() // its error is in the log
+	v.saveRecords()
+	now := v.now()
 	vote := &netdoc.Vote{
 		Network:    v.network.Name,
 		Authority:  v.self,
@@ -293,7 +320,7 @@ func (v *voter) take(w Word, raw []byte, from wire.ID) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	now := time.Now()
+	now := v.now()
 	r, err := v.roundLocked(now, time.UnixMilli(said.validAfter))
 	if err != nil {
 		return err

@@ -176,6 +176,28 @@ var faults = map[string]func(*parliament){
 			return body
 		}
 	},
+	"its clock a minute fast": func(p *parliament) {
+		p.skew[liar] = time.Minute
+		p.make(liar)
+	},
+	"its clock a minute slow": func(p *parliament) {
+		p.skew[liar] = -time.Minute
+		p.make(liar)
+	},
+	"an old vote": func(p *parliament) {
+		var first []byte
+		p.tamper = func(from, to int, path string, body []byte) []byte {
+			if from != liar || path != directory.VotePath {
+				return body
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if first == nil {
+				first = body
+			}
+			return first
+		}
+	},
 	"votes for another round": func(p *parliament) {
 		p.tamper = p.revote(liar, func(_ int, v *netdoc.Vote) { v.ValidAfter -= 5000 })
 	},

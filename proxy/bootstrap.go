@@ -53,7 +53,7 @@ func (p *Proxy) Progress() Progress {
 	}
 	select {
 	case <-p.ready:
-		return Progress{percentReady, "ready"}
+		return Progress{percentReady, p.readySummary()}
 	default:
 		return Progress{percentBuilding, fmt.Sprintf("consensus with %d relays; building the first circuit", len(c.Relays))}
 	}
@@ -66,9 +66,21 @@ func (p *Proxy) usable() (*netdoc.Consensus, error) {
 		return nil, p.follower.Problem()
 	}
 	if err := c.Check(time.Now()); err != nil {
+		if problem := p.follower.Problem(); problem != nil { // which says, too, who could be asked
+			err = problem
+		}
 		return nil, err
 	}
 	return c, nil
+}
+
+// readySummary says that the proxy is ready and, if the consensus in use should have been followed by
+// another, why it was not and until when it is good.
+func (p *Proxy) readySummary() string {
+	if err := p.follower.Stale(); err != nil {
+		return "ready, with an old consensus: " + err.Error()
+	}
+	return "ready"
 }
 
 // routable reports why the consensus has no route of our length, nil if it has.

@@ -27,6 +27,7 @@ type bed struct {
 	relays []*Relay
 	ids    []wire.ID
 	client *link.Node
+	master *link.Node // the authority's, which answers nothing
 	sim    *simnet.Simnet
 	conns  []*simnet.SimConn
 	stop   context.CancelFunc // ends all relays and the client
@@ -83,16 +84,19 @@ func (b *bed) make(ctx context.Context, relays int, configure func(i int, c *Con
 		}
 		b.relays, b.ids = append(b.relays, r), append(b.ids, r.ID())
 	}
-	client, err := link.NewNode(link.Config{Conn: b.socket(200)})
-	if err != nil {
+	var err error
+	if b.master, err = link.NewNode(link.Config{Conn: b.socket(201), Identity: authority}); err != nil {
 		b.t.Fatal(err)
 	}
-	b.client = client
+	if b.client, err = link.NewNode(link.Config{Conn: b.socket(200)}); err != nil {
+		b.t.Fatal(err)
+	}
 	b.sim.Start()
 	for _, r := range b.relays {
 		start(r.Run)
 	}
-	start(client.Run)
+	start(b.client.Run)
+	start(b.master.Run)
 	raw := b.consensus(network, authority)
 	for _, r := range b.relays {
 		if err := r.follower.Offer(raw); err != nil {
@@ -152,8 +156,13 @@ func (b *bed) create(path ...int) ([]byte, *onion.Handshake) {
 // open opens a stream from the client to a relay.
 func (b *bed) open(relay int) *link.Stream {
 	b.t.Helper()
+	return b.openFrom(b.client, relay)
+}
+
+func (b *bed) openFrom(node *link.Node, relay int) *link.Stream {
+	b.t.Helper()
 	addrs, _ := b.relays[relay].addresses()
-	l, err := b.client.Link(b.t.Context(), b.ids[relay], addrs)
+	l, err := node.Link(b.t.Context(), b.ids[relay], addrs)
 	if err != nil {
 		b.t.Fatal(err)
 	}

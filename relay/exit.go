@@ -27,7 +27,7 @@ func (c *circuit) serveLast(ctx context.Context) {
 	defer cancel()
 	session := mux.NewSession(mux.Config{
 		Budget: r.budget,
-		Accept: func(st *mux.Stream) { streams.Go(func() { r.serveStream(ctx, st) }) },
+		Accept: func(st *mux.Stream) { streams.Go(func() { r.serveStream(ctx, st, c.prev.Link().Peer()) }) },
 	})
 	stop := context.AfterFunc(ctx, func() { session.Close(nil) })
 	defer stop()
@@ -73,19 +73,27 @@ func (s stalling) Write(cells []byte) (int, error) {
 	return s.Stream.Write(cells)
 }
 
-// serveStream makes the connection that one BEGIN asks for and carries its bytes.
-func (r *Relay) serveStream(ctx context.Context, st *mux.Stream) {
+// serveStream serves what one BEGIN asks for; the circuit came from peer.
+func (r *Relay) serveStream(ctx context.Context, st *mux.Stream, peer wire.ID) {
 	defer st.Close()
+	switch {
+	case st.Kind() == wire.KindTCP:
+		r.serveTCP(ctx, st)
+	case st.Kind() == wire.KindEcho && st.Target() == wire.EchoTarget && r.isAuthority(peer):
+		r.serveEcho(st)
+	default:
+		st.End(wire.ReasonUnsupported)
+	}
+}
+
+// serveTCP makes the connection that a BEGIN asks for and carries its bytes.
+func (r *Relay) serveTCP(ctx context.Context, st *mux.Stream) {
 	if trace := r.cfg.Trace.Begin; trace != nil {
 		trace(st.Target())
 	}
 	defer r.exits.Add(-1)
 	if r.exits.Add(1) > maxExits {
 		st.End(wire.ReasonResourceLimit)
-		return
-	}
-	if st.Kind() != wire.KindTCP {
-		st.End(wire.ReasonUnsupported)
 		return
 	}
 	dialing, cancel := context.WithCancel(ctx)

@@ -17,6 +17,12 @@ const (
 	maxCircuits = 32768 // on one relay: beyond it, status "overloaded"
 	maxExits    = 8192  // connections to destinations: beyond it, END "resource limit"
 
+	// What an authority may have echoed to measure the relay, and how many of them at a time; beyond it,
+	// END "resource limit".
+	echoBytes = 8 << 20
+	echoTime  = 30 * time.Second
+	maxEchoes = 4
+
 	// unreadBudget bounds what destinations that do not read leave in memory, all circuits together;
 	// beyond it the stream that holds the most is ended.
 	unreadBudget = 512 << 20

@@ -8,6 +8,7 @@
 //	     pass cells both ways, one layer each          forward.go
 //	  3' last hop: streams of package mux              exit.go
 //	     resolve, judge by policy, dial                dial.go
+//	     or return what an authority measures with     echo.go
 //
 // A relay dials no relay that is not in its consensus, and no destination that its policy does not allow
 // on the very address that is dialled. It knows its two neighbours and, as an exit, the destination; it
@@ -113,6 +114,7 @@ type Relay struct {
 	budget    *mux.Budget
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
+	echoes    atomic.Int64 // streams that authorities measure with
 
 	alive context.Context // ends with Run
 	kill  context.CancelFunc
@@ -138,7 +140,7 @@ func New(cfg Config) (*Relay, error) {
 	r.dialer = newDialer(&r.cfg)
 	r.node, err = link.NewNode(link.Config{
 		Conn: cfg.Conn, Identity: cfg.Identity, Log: r.log,
-		Known:     func(id wire.ID) bool { return r.follower.Known(id) },
+		Known:     func(id wire.ID) bool { return r.follower.Known(id) || r.isAuthority(id) },
 		Circuit:   r.serveCircuit,
 		Directory: directory.Serving(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.mirror.ServeHTTP(w, req) })),
 	})
@@ -153,6 +155,13 @@ func New(cfg Config) (*Relay, error) {
 		Descriptor: r.descriptor, Changed: r.keys.changed,
 	})
 	return r, nil
+}
+
+// isAuthority reports whether an identity is an authority of the network. No relay is: extend asks the
+// consensus, and no authority is in there.
+func (r *Relay) isAuthority(id wire.ID) bool {
+	_, ok := r.cfg.Network.Authority(id)
+	return ok
 }
 
 // ID returns the relay's identity.

@@ -37,7 +37,11 @@ const (
 	KindTCP       Kind = 1 // a byte pipe to HOST:PORT
 	KindHTTP      Kind = 2 // reserved: a request that the exit makes
 	KindDirectory Kind = 3 // reserved: a document request to the exit's mirror
+	KindEcho      Kind = 4 // for authorities: the last hop returns what it gets
 )
+
+// EchoTarget stands in a BEGIN of KindEcho in the place of HOST:PORT.
+const EchoTarget = "echo:"
 
 // Reason is the one byte of an END: why a stream is over (section 4.1).
 type Reason uint8

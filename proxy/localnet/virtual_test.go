@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,29 @@ type world struct {
 	mu    sync.Mutex
 	hosts int
 	conns []net.PacketConn
+	lines []*line // the network's sockets, its authorities' first
+}
+
+// line is a socket that can be cut off.
+type line struct {
+	net.PacketConn
+	cut atomic.Bool
+}
+
+func (l *line) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := l.PacketConn.ReadFrom(p)
+		if err != nil || !l.cut.Load() {
+			return n, from, err
+		}
+	}
+}
+
+func (l *line) WriteTo(p []byte, to net.Addr) (int, error) {
+	if l.cut.Load() {
+		return len(p), nil
+	}
+	return l.PacketConn.WriteTo(p, to)
 }
 
 // inWorld runs f in a bubble, on a network of localnet's usual shape. f's machines are gone when it returns.
@@ -38,7 +62,11 @@ func inWorld(t *testing.T, delay time.Duration, cfg localnet.Config, f func(ctx 
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{sim: &simnet.Simnet{Router: &simnet.PerfectRouter{}}, delay: delay}
-		cfg.Listen = func(netip.AddrPort) (net.PacketConn, error) { return w.socket(), nil }
+		cfg.Listen = func(netip.AddrPort) (net.PacketConn, error) {
+			l := &line{PacketConn: w.socket()}
+			w.lines = append(w.lines, l)
+			return l, nil
+		}
 		params := cfg.Params
 		cfg.Params = func(p *netdoc.Params) {
 			// A packet takes longer here than a round of a quarter of a second can wait.
@@ -180,6 +208,85 @@ func TestADay(t *testing.T) {
 		}
 		if !testing.Short() && string(p.Consensus().Relays[0].OnionKey()) == string(firstKey) {
 			t.Error("after more than a day the relay has its first onion key")
+		}
+		stop()
+		all.Wait()
+	})
+}
+
+// TestMeasured: some minutes after its start every relay of a network has a weight that authorities have
+// measured, and every flag that suits it.
+func TestMeasured(t *testing.T) {
+	inWorld(t, 5*time.Millisecond, localnet.Config{Relays: 6, Exits: 2}, func(ctx context.Context, w *world, n *localnet.Network) {
+		<-time.After(3 * time.Minute)
+		c := n.Authorities()[0].Consensus()
+		if c == nil || len(c.Relays) != 6 {
+			t.Error("no consensus of six relays")
+			return
+		}
+		exits := 0
+		for _, r := range c.Relays {
+			const claimed = 1 << 20 // what counts of a claim
+			if r.Weight == claimed || r.Weight == 0 {
+				t.Errorf("relay %s was not measured: its weight is %d", r.Nickname, r.Weight)
+			}
+			if r.Flags.Has(netdoc.Exit) {
+				exits++
+			}
+			if want := netdoc.Running | netdoc.Fast | netdoc.Stable | netdoc.Guard; r.Flags&^netdoc.Exit != want {
+				t.Errorf("relay %s has the flags %v", r.Nickname, r.Flags)
+			}
+		}
+		if exits != 2 {
+			t.Errorf("%d exits, want 2", exits)
+		}
+	})
+}
+
+// TestTwoAuthoritiesDown: with two of four gone there is no new consensus. The client goes on with the last
+// one and says so; when that is over it builds nothing any more, and says that; and when one is back it
+// goes on.
+func TestTwoAuthoritiesDown(t *testing.T) {
+	cfg := localnet.Config{Relays: 6, Exits: 2, Relay: func(_ int, c *relay.Config) { c.Dial = greeter }}
+	inWorld(t, 5*time.Millisecond, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
+		p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0]})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		running, stop := context.WithCancel(ctx)
+		var all sync.WaitGroup
+		all.Go(func() { p.Run(running) })
+		<-p.Ready()
+		says := func(percent int, works bool, want ...string) {
+			t.Helper()
+			said := p.Progress()
+			for _, part := range want {
+				if !strings.Contains(said.Summary, part) {
+					t.Errorf("the client says %q, want %q in it", said.Summary, part)
+				}
+			}
+			conn, err := p.Dial(ctx, proxy.Request{Target: "198.41.0.4:80"})
+			if err == nil {
+				conn.Close()
+			}
+			if said.Percent != percent || works != (err == nil) {
+				t.Errorf("at %d percent, want %d; dial: %v", said.Percent, percent, err)
+			}
+		}
+		<-time.After(30 * time.Second)
+		says(100, true, "ready")
+		w.lines[2].cut.Store(true)
+		w.lines[3].cut.Store(true)
+		<-time.After(40 * time.Second)
+		says(100, true, "with an old consensus", "only 2 of 4", "good until")
+		<-time.After(30 * time.Second)
+		says(10, false, "only 2 of 4", "the consensus held")
+		w.lines[3].cut.Store(false)
+		<-time.After(time.Minute)
+		says(100, true, "ready")
+		if said := p.Progress().Summary; said != "ready" {
+			t.Errorf("with three of four the client says %q", said)
 		}
 		stop()
 		all.Wait()

@@ -56,6 +56,9 @@ type FollowerConfig struct {
 	// LocalKey returns the onion key of a relay if it is known without asking anybody, else nil: an authority
 	// has it from the descriptor. Nil: never.
 	LocalKey func(*netdoc.Relay) []byte
+
+	// Now tells the time; nil is time.Now. Timers run by the other clock whatever it says.
+	Now func() time.Time
 }
 
 // Follower holds the newest consensus that a quorum of authorities signed, and keeps asking for the next. With
@@ -69,19 +72,39 @@ type Follower struct {
 	poster   Poster
 	localKey func(*netdoc.Relay) []byte
 	log      *slog.Logger
+	now      func() time.Time
 	keys     keyStore
 	archive  archive
 	serves   atomic.Bool // Mirror was called: the archive is kept
 
 	statusMu sync.Mutex
-	giver    source // whom the newest consensus came from; zero if from nobody
-	last     tally  // of the last poll
-	reported tally  // behind the problem that the log has; zero if it has none
+	giver    source  // whom the newest consensus came from; zero if from nobody
+	last     tally   // of the last poll
+	reported problem // the one that the log has; zero if it has none
 }
+
+// problem tells apart what is worth saying anew.
+type problem struct {
+	kind     trouble
+	rank     telling
+	answered int
+}
+
+// trouble is what a lack of a newer consensus means for whoever needs one.
+type trouble int
+
+const (
+	noTrouble trouble = iota
+	stale             // the one that is held is used on
+	missing           // none can be used
+)
 
 // NewFollower returns a Follower that holds nothing; Run makes it follow.
 func NewFollower(cfg FollowerConfig) *Follower {
-	f := &Follower{client: cfg.Client, poster: cfg.Keys, localKey: cfg.LocalKey, log: cfg.Log}
+	f := &Follower{client: cfg.Client, poster: cfg.Keys, localKey: cfg.LocalKey, log: cfg.Log, now: cfg.Now}
+	if f.now == nil {
+		f.now = time.Now
+	}
 	f.network, f.keyed = cfg.Network, cfg.Routes
 	f.changed, f.arrived = make(chan struct{}), make(chan struct{})
 	if f.log == nil {
@@ -97,7 +120,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	if f.poster != nil {
 		keys.Go(func() { f.followKeys(ctx) })
 	}
-	started := time.Now().Round(0)
+	started := f.now().Round(0)
 	held, _, arrived := f.latest()
 	due := started
 	if held != nil {
@@ -106,17 +129,17 @@ func (f *Follower) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		timer.Reset(min(time.Until(due), nap))
+		timer.Reset(min(due.Sub(f.now()), nap))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-arrived: // by somebody's Offer, or by the poll below
 			_, _, arrived = f.latest()
-			due = f.next(started, time.Now())
+			due = f.next(started, f.now())
 			continue
 		case <-timer.C:
 		}
-		if time.Now().Before(due) {
+		if f.now().Before(due) {
 			continue
 		}
 		asked := f.poll(ctx)
@@ -124,7 +147,7 @@ func (f *Follower) Run(ctx context.Context) error {
 			return nil
 		}
 		f.note(asked)
-		due = f.next(started, time.Now())
+		due = f.next(started, f.now())
 	}
 }
 
@@ -171,7 +194,7 @@ func (f *Follower) Offer(raw []byte) error {
 // accept is Offer for a document that was parsed.
 func (f *Follower) accept(c *netdoc.Consensus) error {
 	f.takeLocalKeys(c)
-	news, err := f.offer(c, time.Now())
+	news, err := f.offer(c, f.now())
 	conflict, proof := errors.AsType[*Conflict](err)
 	switch {
 	case !news:
@@ -192,118 +215,13 @@ func (f *Follower) accept(c *netdoc.Consensus) error {
 func (f *Follower) adopted(c *netdoc.Consensus) {
 	level := slog.LevelDebug
 	f.statusMu.Lock()
-	if _, before, _ := f.latest(); before == nil || f.reported.rank != 0 {
+	if _, before, _ := f.latest(); before == nil || f.reported.kind != noTrouble {
 		level = slog.LevelInfo // the first, or the end of a problem
 	}
-	f.reported = tally{}
+	f.reported, f.last = problem{}, tally{}
 	f.statusMu.Unlock()
 	f.log.Log(context.Background(), level, "new consensus",
 		"valid_after", time.UnixMilli(c.ValidAfter).UTC(), "relays", len(c.Relays))
-}
-
-// reply is one server's answer to a poll: a document, why what it sent is none, or why it sent none.
-type reply struct {
-	from    source
-	doc     *netdoc.Consensus
-	invalid error
-	err     error
-}
-
-// poll asks servers until one has a newer consensus, and returns what the authorities among the others said.
-// It asks the next one when an answer is no help or does not come soon, and has nothing running when it
-// returns.
-func (f *Follower) poll(ctx context.Context) tally {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	var asking sync.WaitGroup
-	defer asking.Wait()
-	defer cancel()
-	sources := f.sources()
-	replies := make(chan reply, len(sources))
-	var t tally
-	asked, running := 0, 0
-	slow := time.NewTimer(0)
-	defer slow.Stop()
-	for asked < len(sources) || running > 0 {
-		next := slow.C
-		if asked == len(sources) {
-			next = nil
-		}
-		select {
-		case <-next:
-			from := sources[asked]
-			asking.Go(func() { replies <- f.ask(ctx, from) })
-			asked++
-			running++
-			if !from.mirror {
-				t.asked++
-			}
-			slow.Reset(hedge)
-		case r := <-replies:
-			running--
-			if f.take(r, &t) {
-				return t
-			}
-			slow.Reset(0)
-		}
-	}
-	return t
-}
-
-// ask gets the newest consensus that a server has. A difference that is of no use is followed by a request
-// for the whole document.
-func (f *Follower) ask(ctx context.Context, from source) reply {
-	r := reply{from: from}
-	path, tag := ConsensusPath, ""
-	held, _, _ := f.latest()
-	if held != nil {
-		path, tag = consensusFrom(held), etag(held)
-	}
-	body, _, err := f.client.Fetch(ctx, from.Peer, path, tag, netdoc.MaxConsensus)
-	if err == nil && netdoc.IsDifference(body) && held != nil {
-		if r.doc, err = f.patched(body, held); err == nil {
-			return r
-		}
-		f.log.Debug("a difference is of no use", "from", from.ID.Short(), "cause", err)
-		body, _, err = f.client.Fetch(ctx, from.Peer, ConsensusPath, "", netdoc.MaxConsensus)
-	}
-	if r.err = err; err == nil {
-		r.doc, r.invalid = netdoc.ParseConsensus(body, f.network)
-	}
-	return r
-}
-
-// patched returns what a difference makes of a consensus, verified.
-func (f *Follower) patched(difference []byte, held *netdoc.Consensus) (*netdoc.Consensus, error) {
-	raw, err := netdoc.ApplyDifference(difference, held)
-	if err != nil {
-		return nil, err
-	}
-	return netdoc.ParseConsensus(raw, f.network)
-}
-
-// take judges a reply; true means that a newer consensus has come. What a mirror fails to do is no news of
-// the authorities.
-func (f *Follower) take(r reply, t *tally) bool {
-	if r.from.mirror && r.doc == nil {
-		return false
-	}
-	if r.err != nil {
-		t.failed(r.err)
-		return false
-	}
-	before, _, _ := f.latest()
-	err := r.invalid
-	if err == nil {
-		if before == nil || r.doc.ValidAfter > before.ValidAfter {
-			f.gave(r.from)
-		}
-		err = f.accept(r.doc)
-	}
-	if !r.from.mirror {
-		t.judged(err)
-	}
-	now, _, _ := f.latest()
-	return err == nil && now != before
 }
 
 // note keeps the outcome of a poll that brought nothing newer, and logs what it means for whoever needs a
@@ -311,22 +229,49 @@ func (f *Follower) take(r reply, t *tally) bool {
 func (f *Follower) note(t tally) {
 	f.statusMu.Lock()
 	f.last = t
-	news := t.rank != f.reported.rank || t.answered != f.reported.answered
 	f.statusMu.Unlock()
-	problem := f.Problem()
-	if problem == nil || !news {
+	now, message, err := problem{missing, t.rank, t.answered}, "no usable consensus", f.Problem()
+	if err == nil {
+		now.kind, message, err = stale, "no new consensus; the last one is used on", f.Stale()
+	}
+	if err == nil {
 		return
 	}
 	f.statusMu.Lock()
-	f.reported = t
+	news := f.reported != now
+	f.reported = now
 	f.statusMu.Unlock()
-	f.log.Warn("no usable consensus", "problem", problem)
+	if news {
+		f.log.Warn(message, "problem", err)
+	}
+}
+
+// Stale says that the consensus in use should have been followed by another, and that the last attempt to
+// get it failed: nil if that is not so, or there is none to use (see Problem). Half a round's delay is
+// nothing to speak of. The error is an *UnavailableError.
+func (f *Follower) Stale() error {
+	c, now := f.Current(), f.now()
+	if c == nil || c.Check(now) != nil {
+		return nil
+	}
+	fresh := time.UnixMilli(c.FreshUntil)
+	if !now.After(fresh.Add(fresh.Sub(time.UnixMilli(c.ValidAfter)) / 2)) {
+		return nil
+	}
+	f.statusMu.Lock()
+	defer f.statusMu.Unlock()
+	if f.last.asked == 0 {
+		return nil
+	}
+	e := f.unavailableLocked()
+	e.Until = time.UnixMilli(c.ValidUntil)
+	return e
 }
 
 // Problem says why there is no consensus to use at this moment: nil if there is one. Else it is a *KeysError,
 // or an *UnavailableError, in which errors.As finds the *netdoc.ClockError of a clock that is off.
 func (f *Follower) Problem() error {
-	now := time.Now()
+	now := f.now()
 	var expired error
 	if c := f.Current(); c != nil {
 		if expired = c.Check(now); expired == nil {
@@ -338,9 +283,14 @@ func (f *Follower) Problem() error {
 	}
 	f.statusMu.Lock()
 	defer f.statusMu.Unlock()
+	e := f.unavailableLocked()
+	e.Expired = expired
+	return e
+}
+
+func (f *Follower) unavailableLocked() *UnavailableError {
 	return &UnavailableError{
 		Authorities: len(f.network.Authorities), Quorum: netdoc.Quorum(len(f.network.Authorities)),
-		Asked: f.last.asked, Answered: f.last.answered,
-		Expired: expired, Cause: f.last.err,
+		Asked: f.last.asked, Answered: f.last.answered, Cause: f.last.err,
 	}
 }

@@ -332,6 +332,65 @@ func TestFollowerSaysThatItsConsensusExpired(t *testing.T) {
 	})
 }
 
+// With two of four authorities down the last consensus is used on, and the follower says so, why, and until
+// when: once in the log, and once more when it is over or there is a new one.
+func TestFollowerSaysThatItsConsensusIsOld(t *testing.T) {
+	n := testNetwork(4, time.Hour)
+	serve := serving(t, n, 0)
+	first := consensusOf(t, n, bubbleStart, 1, 2)
+	var up time.Duration // when there is a new one
+	answer := func(ctx context.Context, i int, tag string) ([]byte, error) {
+		switch since := time.Since(bubbleStart); {
+		case since < time.Minute || up > 0 && since > up:
+			return serve(ctx, i, tag)
+		case i < 2:
+			return nil, errors.New("no route")
+		case tag == etag(parse(t, n, first)):
+			return nil, ErrNotModified
+		default:
+			return first, nil
+		}
+	}
+	old := []string{"only 2 of 4", "needs 3", "good until", bubbleStart.Add(3 * time.Hour).UTC().Format(time.RFC3339)}
+	checkSays := func(t *testing.T, err error, want []string) {
+		t.Helper()
+		for _, part := range want {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("got %v, want %q in it", err, part)
+			}
+		}
+	}
+	for _, up = range []time.Duration{0, 150 * time.Minute} {
+		follow(t, n, answer, func(f *Follower, _ *authorities, log *journal) {
+			log.take()
+			pass(time.Hour + 20*time.Minute)
+			if err := f.Stale(); err != nil {
+				t.Errorf("so soon: %v", err)
+			}
+			pass(25 * time.Minute)
+			checkSays(t, f.Stale(), old)
+			if f.Problem() != nil || f.Current() == nil {
+				t.Errorf("the consensus is not used on: %v", f.Problem())
+			}
+			if lines := log.take(); len(lines) != 1 || !strings.Contains(lines[0], "used on") {
+				t.Errorf("logged %q", lines)
+			}
+			pass(80 * time.Minute)
+			lines := log.take()
+			if up > 0 {
+				if f.Stale() != nil || f.Problem() != nil || len(lines) != 1 || !strings.Contains(lines[0], "new consensus") {
+					t.Errorf("with a new one: %v, %v; logged %q", f.Stale(), f.Problem(), lines)
+				}
+				return
+			}
+			checkSays(t, f.Problem(), []string{"only 2 of 4", "the consensus held"})
+			if f.Stale() != nil || len(lines) != 1 || !strings.Contains(lines[0], "no usable consensus") {
+				t.Errorf("when it is over: %v; logged %q", f.Stale(), lines)
+			}
+		})
+	}
+}
+
 func TestFollowerWaitsWithAConsensusFromAFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := testNetwork(4, time.Hour)

@@ -3,11 +3,12 @@ package directory
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"torproxy/wire/netdoc"
 )
 
-// UnavailableError says why a Follower has no consensus to use.
+// UnavailableError says why a Follower has no consensus to use, or none that is newer.
 type UnavailableError struct {
 	Authorities int   // of the network
 	Quorum      int   // how many of them a consensus needs
@@ -15,12 +16,18 @@ type UnavailableError struct {
 	Answered    int   // in the last attempt: with whatever answer
 	Expired     error // of the consensus held, a *netdoc.ClockError; nil if there is none
 	Cause       error // the most telling thing that went wrong in the last attempt; nil if none was made
+
+	// Until is when the consensus held ends, which is used until then; zero if there is none to use.
+	Until time.Time
 }
 
 func (e *UnavailableError) Error() string {
 	s := e.sentence()
 	if e.Expired != nil {
 		s += "; of the consensus held: " + e.Expired.Error()
+	}
+	if !e.Until.IsZero() {
+		s += "; the consensus held is good until " + e.Until.UTC().Format(time.RFC3339)
 	}
 	return s
 }

@@ -24,9 +24,9 @@ type Config struct {
 	// accepts no link, and its peers may open no stream to it.
 	Identity ed25519.PrivateKey
 
-	// Known reports whether an identity is a relay of the current or previous consensus. Only then does
-	// an accepted link count as that relay's; all others are treated as clients. Nil knows nobody. It is
-	// called from many goroutines.
+	// Known reports whether an identity is a relay of the current or previous consensus, or an authority.
+	// Only then does an accepted link count as that one's; all others are treated as clients. Nil knows
+	// nobody. It is called from many goroutines.
 	Known func(wire.ID) bool
 
 	// Circuit serves a circuit stream that a peer opened, in a goroutine of its own. The stream is reset

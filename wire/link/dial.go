@@ -66,6 +66,27 @@ func (n *Node) linkOrDial(id wire.ID, addrs []netip.AddrPort) (*dial, *Link, err
 	return d, nil, nil
 }
 
+// Dial makes a link of its own to a relay at one address, whatever links to it there are and however an
+// earlier dial ended: it shows whether the relay can be reached there now. Nobody else is given the link.
+// The caller closes it; the node does so at its end. ctx bounds the dial.
+func (n *Node) Dial(ctx context.Context, id wire.ID, addr netip.AddrPort) (*Link, error) {
+	conn, err := n.dialAny(ctx, id, []netip.AddrPort{addr}, wire.ALPN)
+	if err != nil {
+		return nil, err
+	}
+	l := newLink(n, conn, id, true)
+	n.handlers.Go(func() {
+		defer n.forget(conn)
+		defer l.Close()
+		if n.cfg.Circuit != nil {
+			l.serve(n.alive)
+		} else {
+			<-conn.Context().Done()
+		}
+	})
+	return l, nil
+}
+
 // runDial dials, stores the outcome, and then serves the new link until it dies.
 func (n *Node) runDial(d *dial, id wire.ID, addrs []netip.AddrPort) {
 	conn, err := n.dialAny(n.alive, id, addrs, wire.ALPN)
@@ -133,7 +154,7 @@ func (n *Node) prefers(other wire.ID) bool { return string(n.id[:]) < string(oth
 
 // lost ends a link and forgets it.
 func (n *Node) lost(l *Link) {
-	l.close()
+	l.Close()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := n.peers[l.peer]

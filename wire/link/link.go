@@ -166,11 +166,13 @@ func (l *Link) closeIfEmpty() {
 	l.closing = l.closing || due
 	l.mu.Unlock()
 	if due {
-		l.close()
+		l.Close()
 	}
 }
 
-func (l *Link) close() {
+// Close ends the link and all circuits on it; the node's next Link to the same relay dials anew. Closing it
+// again does nothing.
+func (l *Link) Close() {
 	l.mu.Lock()
 	l.closing = true
 	l.empty.Stop()

@@ -86,7 +86,7 @@ func TestResetCodeOfOtherErrors(t *testing.T) {
 		if _, ok := ResetCodeOf(err); ok {
 			nw.Error("an own reset reads as the peer's")
 		}
-		relay.Link().close()
+		relay.Link().Close()
 		_, err = relay.Read(make([]byte, 1))
 		if code, ok := ResetCodeOf(err); ok || code != wire.ResetDestroyed {
 			nw.Error("a dead link reads as a reset stream")
@@ -175,7 +175,7 @@ func TestReadCellsEnds(t *testing.T) {
 	for name, end := range map[string]func(*Stream){
 		"reset": func(s *Stream) { s.Reset(wire.ResetOverloaded) },
 		"FIN":   func(s *Stream) { s.qs.Close() },
-		"link":  func(s *Stream) { s.Link().close() },
+		"link":  func(s *Stream) { s.Link().Close() },
 	} {
 		for _, sent := range []int{0, 1, wire.CellSize + 1} {
 			t.Run(name, func(t *testing.T) {

@@ -28,7 +28,7 @@ type Relay struct {
 	Addresses  []netip.AddrPort // 1 to MaxAddresses, the preferred first
 	Key        KeyRef           // the current onion key
 	Policy     Policy
-	Family     []wire.ID // what the relay declared, ascending; a family holds if both sides declare it
+	Family     []wire.ID // ascending: of those that the relay declared, those that are in and declare it, too
 	Weight     uint64    // bytes per second, for choosing among relays
 	Flags      Flags     // Running is always set
 
