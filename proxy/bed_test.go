@@ -95,6 +95,9 @@ func onBed(t *testing.T, exits int, cfg Config, configure func(i int, e *exit), 
 		if err := b.follower.Offer(raw); err != nil {
 			t.Fatal(err)
 		}
+		for _, e := range b.exits {
+			b.follower.OfferKeys(e.key.Public())
+		}
 		f(b)
 	})
 }
@@ -207,7 +210,7 @@ func (b *bed) makeProxy(cfg Config) (raw []byte) {
 	for _, e := range b.exits {
 		c.Relays = append(c.Relays, netdoc.Relay{
 			ID: e.id, Descriptor: netdoc.DigestOf(nil), Nickname: "exit", Addresses: []netip.AddrPort{e.addr}, Policy: e.policy,
-			OnionKeys: []netdoc.OnionKey{{Public: e.key.Public(), From: now.UnixMilli(), Until: until.UnixMilli()}}, Weight: 1, Flags: netdoc.Running,
+			Key: netdoc.KeyRef{Digest: e.key.Digest(), From: now.UnixMilli(), Until: until.UnixMilli()}, Weight: 1, Flags: netdoc.Running,
 		})
 	}
 	slices.SortFunc(c.Relays, func(x, y netdoc.Relay) int { return netdoc.CompareIDs(x.ID, y.ID) })
