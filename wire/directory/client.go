@@ -90,7 +90,7 @@ func (c *Client) Close() {
 	c.dials.Wait()
 }
 
-// Fetch gets a document of at most limit bytes, as it came and as it is. With an etag of an earlier answer, ErrNotModified says that
+// Fetch gets a document of at most limit bytes, both as it comes, packed or not, and unpacked. With an etag of an earlier answer, ErrNotModified says that
 // the document is still that one. Other errors: a *StatusError, ErrTooLarge, ErrClosed, ctx's error, or what
 // kept the server from being reached. A request never lasts longer than 30 seconds.
 func (c *Client) Fetch(ctx context.Context, from Peer, path, etag string, limit int64) (body []byte, newETag string, err error) {

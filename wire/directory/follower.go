@@ -68,14 +68,15 @@ type FollowerConfig struct {
 // concurrent use, before, during and after Run.
 type Follower struct {
 	holdings
-	client   Fetcher
-	poster   Poster
-	localKey func(*netdoc.Relay) []byte
-	log      *slog.Logger
-	now      func() time.Time
-	keys     keyStore
-	archive  archive
-	serves   atomic.Bool // Mirror was called: the archive is kept
+	client    Fetcher
+	poster    Poster
+	localKey  func(*netdoc.Relay) []byte
+	log       *slog.Logger
+	now       func() time.Time
+	keys      keyStore
+	accepting sync.Mutex
+	archive   archive
+	serves    atomic.Bool // Mirror was called: the archive is kept
 
 	statusMu sync.Mutex
 	giver    source  // whom the newest consensus came from; zero if from nobody
@@ -193,8 +194,7 @@ func (f *Follower) Offer(raw []byte) error {
 
 // accept is Offer for a document that was parsed.
 func (f *Follower) accept(c *netdoc.Consensus) error {
-	f.takeLocalKeys(c)
-	news, err := f.offer(c, f.now())
+	news, err := f.acceptWithKeys(c)
 	conflict, proof := errors.AsType[*Conflict](err)
 	switch {
 	case !news:
@@ -210,6 +210,18 @@ func (f *Follower) accept(c *netdoc.Consensus) error {
 		f.useKeys()
 	}
 	return err
+}
+
+// acceptWithKeys takes a consensus, and of the keys those that are known without asking and those that are
+// still named. One at a time: keys that are put for one consensus must not be dropped for another.
+func (f *Follower) acceptWithKeys(c *netdoc.Consensus) (news bool, err error) {
+	f.accepting.Lock()
+	defer f.accepting.Unlock()
+	f.takeLocalKeys(c)
+	news, err = f.offer(c, f.now())
+	newest, before, _ := f.latest()
+	f.keys.retain(newest, before)
+	return news, err
 }
 
 func (f *Follower) adopted(c *netdoc.Consensus) {

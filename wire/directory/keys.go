@@ -30,9 +30,8 @@ func (f *Follower) followKeys(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		newest, before, arrived := f.latest()
+		newest, _, arrived := f.latest()
 		since := time.Now()
-		f.keys.retain(newest, before)
 		for again := true; again; {
 			timer.Stop()
 			if newest != nil && f.fetchKeys(ctx, newest) > 0 {
@@ -88,6 +87,18 @@ func (f *Follower) askBatch(ctx context.Context, from source, batch []netdoc.Dig
 		err = fmt.Errorf("directory: it has none of %d onion keys", len(batch))
 	}
 	return err
+}
+
+// OfferKeys hands the follower onion keys from elsewhere, such as a file, for the consensus that was offered
+// before, and returns how many of them it had not. What that consensus does not name is not kept.
+func (f *Follower) OfferKeys(public ...[]byte) int {
+	newest, _, _ := f.latest()
+	if newest == nil {
+		return 0
+	}
+	taken := f.keys.takeAnswer(f.keys.missing(newest), slices.Concat(public...))
+	f.useKeys()
+	return taken
 }
 
 // takeLocalKeys keeps what LocalKey knows of a consensus.

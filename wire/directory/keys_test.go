@@ -220,6 +220,26 @@ func TestMirrorHoldsTheKeysOfTwoConsensuses(t *testing.T) {
 	})
 }
 
+// Keys from a file are as good as fetched ones, if the consensus names them.
+func TestOfferKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testNetwork(4, time.Hour)
+		f := NewFollower(FollowerConfig{Network: n, Routes: true})
+		if f.OfferKeys(onionKey(1)) != 0 {
+			t.Error("a key is taken before there is a consensus")
+		}
+		if err := f.Offer(consensusOf(t, n, bubbleStart, 1, 2)); err != nil || f.Current() != nil {
+			t.Fatalf("used without keys; %v", err)
+		}
+		if got := f.OfferKeys(onionKey(1), onionKey(3), onionKey(1)); got != 1 || f.Current() != nil {
+			t.Errorf("took %d of one good key", got)
+		}
+		if got := f.OfferKeys(onionKey(2)); got != 1 || f.Current() == nil || f.Problem() != nil {
+			t.Errorf("took %d; problem %v", got, f.Problem())
+		}
+	})
+}
+
 func TestKeyRequest(t *testing.T) {
 	digests := make([]netdoc.Digest, keysPerRequest+1)
 	for i := range digests {
