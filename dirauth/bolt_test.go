@@ -160,7 +160,7 @@ func (w *writer) try(i int) error {
 		if rnd.IntN(3) > 0 {
 			return w.SaveDescriptor(id, raw)
 		}
-		return w.Forget(id)
+		return w.Forget(id, wire.ID{0: id[0] + 1, 31: 1})
 	}
 }
 
