@@ -159,22 +159,24 @@ func (c *Circuit) Bytes() (in, out int64) { return c.session.Bytes() }
 func (c *Circuit) Open(ctx context.Context, target string) (*Conn, error) {
 	st, err := c.session.Open(wire.KindTCP, target)
 	if err != nil {
-		return nil, err
+		return nil, translate(err)
 	}
 	if err := st.Connected(ctx); err != nil {
 		st.Close()
-		return nil, err
+		return nil, translate(err)
 	}
 	return &Conn{stream: st}, nil
 }
 
-// translate gives a stream's errors the names that users of net.Conn know.
+// translate gives a stream's errors the names that users of net.Conn and of this package know.
 func translate(err error) error {
 	switch {
 	case err == nil, err == io.EOF:
 		return err
 	case errors.Is(err, mux.ErrDeadline):
 		return os.ErrDeadlineExceeded
+	case errors.Is(err, mux.ErrClosed) && !errors.Is(err, ErrClosed):
+		return fmt.Errorf("%w: %w", ErrClosed, err)
 	default:
 		return err
 	}
