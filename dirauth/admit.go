@@ -43,6 +43,7 @@ type roster struct {
 // member is one relay. Fields are under roster.mu.
 type member struct {
 	descriptor *netdoc.Descriptor
+	unstored   bool               // the store has not got the descriptor yet
 	previous   *netdoc.Descriptor // nil: none; a vote of this round may still name it
 	added      time.Time          // when it came first
 	came       time.Time          // when it came to this process
@@ -82,6 +83,7 @@ func (r *roster) restore(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("dirauth: stored descriptors: %w", err)
 	}
+	var gone []wire.ID
 	for _, raw := range kept {
 		d, err := netdoc.ParseDescriptor(raw)
 		if err != nil {
@@ -90,11 +92,16 @@ func (r *roster) restore(now time.Time) error {
 		}
 		if a := r.take(d, now); a.Result == directory.Refused {
 			r.log.Info("stored descriptor dropped", "relay", d.ID.Short(), "reason", a.Reason)
-			r.store.Forget(d.ID)
+			gone = append(gone, d.ID)
+			continue
 		}
+		r.members[d.ID].unstored = false
 	}
 	for id := range r.past { // held until it comes again, or this process ends
-		r.store.Forget(id)
+		gone = append(gone, id)
+	}
+	if err := r.store.Forget(gone...); err != nil {
+		return fmt.Errorf("dirauth: %w", err)
 	}
 	return nil
 }
@@ -111,11 +118,12 @@ func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registrati
 	if a.Result == directory.Added {
 		r.log.Info("relay joined", "relay", d.ID.Short(), "nickname", d.Nickname, "addresses", d.Addresses)
 	}
-	if m := r.members[d.ID]; a.Result != directory.Refused && m.descriptor == d {
+	if m := r.members[d.ID]; a.Result != directory.Refused && m.unstored {
 		if err := r.store.SaveDescriptor(d.ID, d.Raw()); err != nil {
 			r.log.Error("descriptor not stored", "relay", d.ID.Short(), "err", err)
 			return refused(errNotStored)
 		}
+		m.unstored = false
 	}
 	return a
 }
@@ -202,9 +210,7 @@ func (r *roster) makeRoom(d *netdoc.Descriptor, isNew bool) error {
 		}
 		leave = append(leave, out...)
 	}
-	for _, id := range leave {
-		r.remove(id)
-	}
+	r.remove(leave...)
 	if !isNew || len(r.members) < maxMembers {
 		return nil
 	}
@@ -265,7 +271,7 @@ func (r *roster) replace(m *member, d *netdoc.Descriptor) {
 	if m.previous != nil {
 		delete(r.byDigest, m.previous.Digest())
 	}
-	m.previous, m.descriptor = m.descriptor, d
+	m.previous, m.descriptor, m.unstored = m.descriptor, d, true
 	r.byDigest[d.Digest()] = d
 	for place := range r.limits(d) {
 		if r.places[place] == nil {
@@ -275,20 +281,25 @@ func (r *roster) replace(m *member, d *netdoc.Descriptor) {
 	}
 }
 
-// remove forgets a relay.
-func (r *roster) remove(id wire.ID) {
-	m := r.members[id]
-	if m == nil {
+// remove forgets relays, in one change of the store.
+func (r *roster) remove(ids ...wire.ID) {
+	if len(ids) == 0 {
 		return
 	}
-	delete(r.members, id)
-	r.vacate(m.descriptor)
-	delete(r.byDigest, m.descriptor.Digest())
-	if m.previous != nil {
-		delete(r.byDigest, m.previous.Digest())
+	for _, id := range ids {
+		m := r.members[id]
+		if m == nil {
+			continue
+		}
+		delete(r.members, id)
+		r.vacate(m.descriptor)
+		delete(r.byDigest, m.descriptor.Digest())
+		if m.previous != nil {
+			delete(r.byDigest, m.previous.Digest())
+		}
 	}
-	if err := r.store.Forget(id); err != nil {
-		r.log.Error("relay not forgotten by the store", "relay", id.Short(), "err", err)
+	if err := r.store.Forget(ids...); err != nil {
+		r.log.Error("relays not forgotten by the store", "count", len(ids), "err", err)
 	}
 }
 
@@ -296,12 +307,14 @@ func (r *roster) remove(id wire.ID) {
 func (r *roster) enforce() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var out []wire.ID
 	for id := range r.members {
 		if err := r.gate.judge(id); err != nil {
 			r.log.Info("relay removed", "relay", id.Short(), "reason", err)
-			r.remove(id)
+			out = append(out, id)
 		}
 	}
+	r.remove(out...)
 }
 
 // vacate gives up the places of a descriptor.

@@ -212,9 +212,19 @@ func TestRosterRestores(t *testing.T) {
 // What could not be written down is not acknowledged.
 func TestNotStored(t *testing.T) {
 	r := newTestRoster(nil)
-	r.store = full{r.store}
-	if got := r.admit(describe(t, 1), validAfter); got.Result != directory.Refused || !strings.Contains(got.Reason, "cannot store") {
-		t.Errorf("answer %v", got)
+	empty := r.store
+	r.store = full{empty}
+	for range 2 {
+		if got := r.admit(describe(t, 1), validAfter); got.Result != directory.Refused || !strings.Contains(got.Reason, "cannot store") {
+			t.Errorf("answer %v", got)
+		}
+	}
+	r.store = empty
+	if got := r.admit(describe(t, 1), validAfter); got.Result != directory.Known {
+		t.Errorf("when it can be stored: %v", got)
+	}
+	if kept, _ := r.store.Descriptors(); len(kept) != 1 {
+		t.Errorf("%d descriptors are stored", len(kept))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -354,7 +355,12 @@ func TestConfig(t *testing.T) {
 	c := newTown(4)
 	conn, _ := listen(t)
 	defer conn.Close()
+	list := filepath.Join(t.TempDir(), "list")
+	write(t, list, "garbage")
 	for name, cfg := range map[string]Config{
+		"a bad list":      {Network: c.Network, Identity: c.keys[0], Conn: conn, Rejections: list},
+		"another":         {Network: c.Network, Identity: c.keys[0], Conn: conn, Allow: list},
+		"no list":         {Network: c.Network, Identity: c.keys[0], Conn: conn, Allow: list + "x"},
 		"no network":      {Identity: c.keys[0], Conn: conn},
 		"a bad network":   {Network: &netdoc.Network{}, Identity: c.keys[0], Conn: conn},
 		"no key":          {Network: c.Network, Conn: conn},

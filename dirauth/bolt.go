@@ -154,12 +154,16 @@ func (s *FileStore) Records() ([]Record, error) {
 }
 
 // Forget implements Store.
-func (s *FileStore) Forget(id wire.ID) error {
+func (s *FileStore) Forget(ids ...wire.ID) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		if err := tx.Bucket(bucketDescriptors).Delete(id[:]); err != nil {
-			return err
+		for _, id := range ids {
+			for _, bucket := range [][]byte{bucketDescriptors, bucketRecords} {
+				if err := tx.Bucket(bucket).Delete(id[:]); err != nil {
+					return err
+				}
+			}
 		}
-		return tx.Bucket(bucketRecords).Delete(id[:])
+		return nil
 	})
 }
 

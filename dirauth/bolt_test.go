@@ -160,7 +160,7 @@ func (w *writer) try(i int) error {
 		if rnd.IntN(3) > 0 {
 			return w.SaveDescriptor(id, raw)
 		}
-		return w.Forget(id)
+		return w.Forget(id, wire.ID{0: id[0] + 1, 31: 1})
 	}
 }
 
@@ -218,5 +218,36 @@ func TestStoreRefusesWhatItIsNot(t *testing.T) {
 	s.Close()
 	if _, err := OpenStore(other); err == nil || !strings.Contains(err.Error(), "version") {
 		t.Errorf("another version: %v", err)
+	}
+}
+
+// BenchmarkFileStore is what a full authority writes: a vote on all relays that it can hold, their records,
+// and one descriptor.
+func BenchmarkFileStore(b *testing.B) {
+	s, err := OpenStore(filepath.Join(b.TempDir(), "store"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	records := make([]Record, maxMembers)
+	for i := range records {
+		records[i] = Record{ID: wire.ID{byte(i), byte(i >> 8), 1}, Added: 1e12, Running: true, Since: 1e12, Seen: 1e12, Answered: 1e12,
+			Measured: []uint64{1 << 20, 1 << 21, 1 << 22, 1 << 20, 1 << 20}, MeasuredAt: 1e12}
+	}
+	vote := make([]byte, 100*maxMembers)
+	done := 0
+	for name, f := range map[string]func(i int) error{
+		"vote":       func(i int) error { _, err := s.Say(WordVote, roundOf(i), vote); return err },
+		"records":    func(int) error { return s.SaveRecords(records) },
+		"descriptor": func(i int) error { return s.SaveDescriptor(wire.ID{byte(i), 1}, vote[:1600]) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := f(done); err != nil {
+					b.Fatal(err)
+				}
+				done++
+			}
+		})
 	}
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // writeFile replaces a file's content at once: whoever reads it, and whatever is left after a crash, is the
-// old content or the new one. Only its owner can read the file.
-func writeFile(path string, content []byte) (err error) {
+// old content or the new one.
+func writeFile(path string, content []byte, mode os.FileMode) (err error) {
 	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // of mode 0600
 	if err != nil {
 		return err
@@ -21,6 +21,9 @@ func writeFile(path string, content []byte) (err error) {
 		}
 	}()
 	if _, err := temp.Write(content); err != nil {
+		return err
+	}
+	if err := temp.Chmod(mode); err != nil {
 		return err
 	}
 	if err := temp.Sync(); err != nil {

@@ -74,7 +74,8 @@ func Reject(path string, r Rejection) error {
 	if kept.Len() > maxListBytes {
 		return fmt.Errorf("dirauth: %s would be larger than %d bytes", path, maxListBytes)
 	}
-	if err := writeFile(path, kept.Bytes()); err != nil {
+	// The operator may be another user than the authority, which must be able to read it.
+	if err := writeFile(path, kept.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("dirauth: write %s: %w", path, err)
 	}
 	return nil

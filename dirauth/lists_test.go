@@ -102,7 +102,7 @@ func TestReject(t *testing.T) {
 		}
 	}
 	reject(Rejection{ID: one}, one.String())
-	if info, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o644 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	write(t, path, "# bad ones", "", one.String()+"  # mine", "badexit "+two.String())

@@ -33,7 +33,7 @@ func TestEchoOverUDP(t *testing.T) {
 	try := echo(node)
 	for _, size := range []int{leastTransfer, mostTransfer} {
 		value, err := try(t.Context(), d, size)
-		if err != nil || value < 1<<16 || value > netdoc.MaxBandwidth {
+		if err != nil || value == 0 || value > netdoc.MaxBandwidth {
 			t.Errorf("%d bytes on loopback: %d bytes per second, %v", size, value, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
 
@@ -117,18 +118,20 @@ func (r *roster) revive(m *member, now time.Time) {
 func (r *roster) nextTest(now time.Time) (d *netdoc.Descriptor, again time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var gone []wire.ID
 	for id, m := range r.members {
 		switch {
 		case m.testing:
 		case m.silent() && now.Sub(later(m.answered, m.came)) > r.test.memory:
 			r.log.Info("relay forgotten", "relay", id.Short())
-			r.remove(id)
+			gone = append(gone, id)
 		case !m.due.After(now) && (d == nil || m.before(r.members[d.ID])):
 			d = m.descriptor
 		case again.IsZero() || m.due.Before(again):
 			again = m.due
 		}
 	}
+	r.remove(gone...)
 	if d == nil {
 		return nil, again
 	}

@@ -51,8 +51,8 @@ type Store interface {
 	SaveRecords(records []Record) error
 	Records() ([]Record, error)
 
-	// Forget drops a relay's descriptor and record.
-	Forget(id wire.ID) error
+	// Forget drops the descriptors and records of relays.
+	Forget(ids ...wire.ID) error
 
 	// SaveConsensus keeps the newest signed consensus, and Consensus returns it, nil if there is none.
 	SaveConsensus(raw []byte) error
@@ -184,11 +184,13 @@ func (m *memory) Records() ([]Record, error) {
 	return slices.Collect(maps.Values(m.records)), nil
 }
 
-func (m *memory) Forget(id wire.ID) error {
+func (m *memory) Forget(ids ...wire.ID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.descriptors, id)
-	delete(m.records, id)
+	for _, id := range ids {
+		delete(m.descriptors, id)
+		delete(m.records, id)
+	}
 	return nil
 }
 
