@@ -193,7 +193,7 @@ func (b *bed) makeProxy(cfg Config) (raw []byte) {
 	cfg.Network = &netdoc.Network{
 		Version: netdoc.Version, Name: "test",
 		Authorities: []netdoc.Authority{{Nickname: "nobody", ID: wire.PublicID(authority), Addresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.9.9:1")}}},
-		Params:      netdoc.Params{Round: netdoc.Duration(time.Hour), Valid: netdoc.Duration(100 * time.Hour), MinRelays: 1, OnionKeyLifetime: netdoc.Duration(24 * time.Hour)},
+		Params:      netdoc.Params{Round: netdoc.Duration(time.Hour), Valid: netdoc.Duration(3 * time.Hour), MinRelays: 1, OnionKeyLifetime: netdoc.Duration(24 * time.Hour)},
 	}
 	cfg.Hops = 1
 	cfg.Conn, _ = b.socket(200)
