@@ -52,7 +52,6 @@ type Circuit struct {
 	began   time.Time
 	took    time.Duration
 	done    chan struct{}
-	err     error // after done
 }
 
 // Build makes a circuit along route, first hop first, over node. It takes one round trip of the whole
@@ -123,10 +122,8 @@ func buildError(route []*netdoc.Relay, err error) error {
 func (c *Circuit) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
-	err := c.session.Run(c.stream, c.codec)
-	c.err = err
-	close(c.done)
-	return err
+	defer close(c.done)
+	return c.session.Run(c.stream, c.codec)
 }
 
 // Close destroys the circuit and breaks its streams.
