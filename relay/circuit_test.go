@@ -258,7 +258,7 @@ func TestKeyRotation(t *testing.T) {
 	onBed(t, 1, nil, func(b *bed) {
 		first, _ := b.create(0)
 		firstKey := b.relays[0].keys.published()[0]
-		<-time.After(24*time.Hour + 2*keyCheck)
+		<-time.After(26 * time.Hour) // a first key may live a little longer than a day
 		if b.relays[0].keys.published()[0].From == firstKey.From {
 			t.Fatal("the key was not rotated")
 		}

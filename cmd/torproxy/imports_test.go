@@ -31,7 +31,7 @@ const order = `
 
 	# The three roles never import one another.
 	relay:   wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
-	dirauth: wire wire/onion wire/netdoc wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate
+	dirauth: wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate github.com/fxamacker/cbor/v2 go.etcd.io/bbolt go.etcd.io/bbolt/errors
 
 	pure proxy/route: wire wire/netdoc
 	proxy/circuit:    wire wire/onion wire/netdoc wire/mux wire/link
