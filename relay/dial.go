@@ -26,14 +26,14 @@ var errPolicy = errors.New("relay: the exit policy does not allow this address")
 // name was resolved, and once more in the moment of the system call: what a name resolves to, and what a
 // literal looks like, decides nothing.
 type dialer struct {
-	policy   netdoc.Policy
+	policy   func() *netdoc.Policy
 	own      func(netip.AddrPort) bool
 	resolver Resolver
 	connect  func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 func newDialer(cfg *Config) *dialer {
-	d := &dialer{policy: cfg.Policy, own: cfg.Own, resolver: cfg.Resolver, connect: cfg.Dial}
+	d := &dialer{policy: func() *netdoc.Policy { return &cfg.Policy }, own: cfg.Own, resolver: cfg.Resolver, connect: cfg.Dial}
 	if d.own == nil {
 		d.own = func(netip.AddrPort) bool { return false }
 	}
@@ -115,7 +115,7 @@ func (d *dialer) resolve(ctx context.Context, host string) ([]netip.Addr, wire.R
 }
 
 func (d *dialer) judge(to netip.AddrPort) error {
-	if !d.policy.Allows(to) || d.own(to) {
+	if !d.policy().Allows(to) || d.own(to) {
 		return errPolicy
 	}
 	return nil
