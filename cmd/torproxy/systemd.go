@@ -58,8 +58,7 @@ Restart=on-failure
 RestartSec=5
 TimeoutStopSec=%[5]d
 LimitNOFILE=65536
-%[6]s
-DynamicUser=yes
+%[6]sDynamicUser=yes
 StateDirectory=%[1]s
 StateDirectoryMode=0700
 UMask=0077
@@ -70,7 +69,6 @@ MemoryDenyWriteExecute=yes
 NoNewPrivileges=yes
 PrivateDevices=yes
 PrivateTmp=yes
-ProcSubset=all
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHome=yes
@@ -144,7 +142,7 @@ func (u *unit) commandLine(cmd *cobra.Command, program string) (line, credential
 			}
 		}
 		if name == "passphrase-file" {
-			credential = "LoadCredential=passphrase:" + value
+			credential = "LoadCredential=passphrase:" + value + "\n"
 			continue
 		}
 		words = append(words, "--"+name, value)
