@@ -37,7 +37,10 @@ func (p *Proxy) Ready() <-chan struct{} { return p.ready }
 func (p *Proxy) Progress() Progress {
 	c, err := p.usable()
 	if c == nil {
-		return Progress{percentAsking, sentence("asking the authorities for the consensus", err)}
+		if err == nil {
+			return Progress{percentAsking, "asking the authorities for the consensus"}
+		}
+		return Progress{percentAsking, err.Error()}
 	}
 	if err := p.routable(c); err != nil {
 		return Progress{percentRelays, err.Error()}
@@ -48,13 +51,6 @@ func (p *Proxy) Progress() Progress {
 	default:
 		return Progress{percentBuilding, fmt.Sprintf("consensus with %d relays; building the first circuit", len(c.Relays))}
 	}
-}
-
-func sentence(doing string, err error) string {
-	if err == nil {
-		return doing
-	}
-	return doing + ": " + err.Error()
 }
 
 // usable returns the consensus to route by; without one, why (nil: none was seen yet).

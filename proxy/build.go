@@ -15,9 +15,13 @@ import (
 
 const (
 	buildTimeout  = 10 * time.Second // for one circuit: a path that slow is of no use
-	buildAttempts = 4                // routes that one request for a circuit tries
+	buildAttempts = 5                // routes that one request for a circuit tries
 	retryMin      = 100 * time.Millisecond
 	retryMax      = 10 * time.Second
+
+	// A relay that has not got the newest consensus yet does not know the next one: it is given so long
+	// before the next attempt, and twice as long before each after that.
+	behindPause = 100 * time.Millisecond
 )
 
 // circuitFor returns a circuit for a stream, from the pool or built for it.
@@ -50,7 +54,8 @@ func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Reques
 	}
 	req.Exclude = exclude
 	var failed error
-	for range buildAttempts {
+	pause := behindPause
+	for attempt := 1; attempt <= buildAttempts; attempt++ {
 		relays, err := route.Choose(c, req, p.rnd)
 		if err != nil {
 			// What is left after leaving out the relays that failed is not the network's fault alone.
@@ -65,6 +70,13 @@ func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Reques
 		p.log.Debug("circuit not built", "cause", failed)
 		if culprit := suspect(relays, failed); culprit != nil {
 			exclude[culprit.ID] = struct{}{}
+		} else if behind(failed) && attempt < buildAttempts {
+			select {
+			case <-time.After(pause):
+				pause *= 2
+			case <-ctx.Done():
+				return failed
+			}
 		}
 	}
 	return fmt.Errorf("proxy: no circuit in %d attempts: %w", buildAttempts, failed)
@@ -114,7 +126,9 @@ func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
 	var said *onion.HopError
 	if errors.As(err, &said) {
 		switch said.Status {
-		case wire.StatusUnknownNext, wire.StatusNextUnreachable, wire.StatusNextTimeout, wire.StatusNextReset:
+		case wire.StatusUnknownNext:
+			return nil // one of the two has another consensus than we do, and will have ours
+		case wire.StatusNextUnreachable, wire.StatusNextTimeout, wire.StatusNextReset:
 			at++
 		}
 	}
@@ -122,6 +136,12 @@ func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
 		return nil
 	}
 	return relays[at]
+}
+
+// behind reports whether a build failed because a relay did not know the next one.
+func behind(err error) bool {
+	var said *onion.HopError
+	return errors.As(err, &said) && said.Status == wire.StatusUnknownNext
 }
 
 // keepSpares builds circuits ahead of need until ctx ends.

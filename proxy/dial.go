@@ -63,6 +63,7 @@ func (p *Proxy) dialOnce(ctx context.Context, req Request, target route.Target, 
 	if err != nil {
 		return nil, nil, err
 	}
+	began := time.Now()
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	conn, err := held.circuit.Open(opening, req.Target)
@@ -78,7 +79,7 @@ func (p *Proxy) dialOnce(ctx context.Context, req Request, target route.Target, 
 		}
 		return nil, held.circuit.Exit(), err
 	}
-	p.pool.opened(held, conn, req.Target)
+	p.pool.opened(held, conn, stream{target: req.Target, began: began, took: time.Since(began)})
 	return conn, held.circuit.Exit(), nil
 }
 

@@ -35,7 +35,8 @@ type held struct {
 // stream is what the pool remembers of an open stream, to show it to its user.
 type stream struct {
 	target string
-	opened time.Time
+	began  time.Time
+	took   time.Duration // until the exit had connected it
 }
 
 // pool holds the circuits that stand and counts those being built.
@@ -124,10 +125,10 @@ func (p *pool) release(h *held) {
 }
 
 // opened notes a stream until it is closed.
-func (p *pool) opened(h *held, conn *circuit.Conn, target string) {
+func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.mu.Lock()
 	h.pending--
-	h.streams[conn] = stream{target: target, opened: time.Now()}
+	h.streams[conn] = s
 	p.mu.Unlock()
 	conn.OnClose(func() {
 		p.mu.Lock()
@@ -245,7 +246,8 @@ type CircuitInfo struct {
 // StreamInfo is one open stream of a circuit.
 type StreamInfo struct {
 	Target string
-	Open   time.Duration
+	Took   time.Duration // to open
+	Age    time.Duration
 }
 
 // Circuits lists the circuits, oldest first.
@@ -275,9 +277,9 @@ func (h *held) info(now time.Time) CircuitInfo {
 	}
 	info.In, info.Out = h.circuit.Bytes()
 	for _, s := range h.streams {
-		info.Streams = append(info.Streams, StreamInfo{Target: s.target, Open: now.Sub(s.opened)})
+		info.Streams = append(info.Streams, StreamInfo{Target: s.target, Took: s.took, Age: now.Sub(s.began)})
 	}
-	sort.Slice(info.Streams, func(i, j int) bool { return info.Streams[i].Open > info.Streams[j].Open })
+	sort.Slice(info.Streams, func(i, j int) bool { return info.Streams[i].Age > info.Streams[j].Age })
 	return info
 }
 

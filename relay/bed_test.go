@@ -29,6 +29,8 @@ type bed struct {
 	client *link.Node
 	sim    *simnet.Simnet
 	conns  []*simnet.SimConn
+	stop   context.CancelFunc // ends all relays and the client
+	done   []func()           // to be called when the test is over
 }
 
 // onBed runs f in a bubble. configure may change each relay's configuration; listed says which relays
@@ -38,9 +40,13 @@ func onBed(t *testing.T, relays int, configure func(i int, c *Config), f func(b 
 	synctest.Test(t, func(t *testing.T) {
 		b := &bed{t: t, sim: &simnet.Simnet{Router: &simnet.PerfectRouter{}}}
 		ctx, cancel := context.WithCancel(t.Context())
+		b.stop = cancel
 		var running sync.WaitGroup
 		b.make(ctx, relays, configure, &running)
 		f(b)
+		for _, done := range b.done {
+			done()
+		}
 		cancel()
 		running.Wait()
 		<-time.After(time.Minute) // what QUIC still has to say is said

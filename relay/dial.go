@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"torproxy/wire"
 	"torproxy/wire/netdoc"
@@ -53,6 +54,9 @@ func (d *dialer) dial(ctx context.Context, target string) (conn net.Conn, reason
 	if err != nil {
 		return nil, wire.ReasonDNS
 	}
+	if !d.policy().IsExit() {
+		return nil, wire.ReasonPolicy // who dials nothing asks no resolver for strangers either
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	addrs, reason := d.resolve(ctx, host)
@@ -60,22 +64,38 @@ func (d *dialer) dial(ctx context.Context, target string) (conn net.Conn, reason
 		return nil, reason
 	}
 	reason = wire.ReasonPolicy
-	tried := 0
-	for _, addr := range addrs {
-		to := netip.AddrPortFrom(addr.Unmap(), port)
-		if d.judge(to) != nil {
-			continue
-		}
-		conn, err = d.connect(ctx, "tcp", to.String())
+	for allowed := d.allowed(addrs, port); len(allowed) > 0 && ctx.Err() == nil; allowed = allowed[1:] {
+		conn, err = d.connectIn(ctx, share(ctx, len(allowed)), allowed[0])
 		if err == nil {
 			return conn, 0
 		}
 		reason = reasonOf(err)
-		if tried++; tried == maxAddresses || ctx.Err() != nil {
-			break
-		}
 	}
 	return nil, reason
+}
+
+// allowed returns the first addresses that the policy lets be dialled.
+func (d *dialer) allowed(addrs []netip.Addr, port uint16) (to []netip.AddrPort) {
+	for _, addr := range addrs {
+		if a := netip.AddrPortFrom(addr.Unmap(), port); len(to) < maxAddresses && d.judge(a) == nil {
+			to = append(to, a)
+		}
+	}
+	return to
+}
+
+// share is the part of the time left that the next of n addresses gets: one that swallows packets must
+// leave time for those behind it, as net.Dialer does it for the addresses of a name.
+func share(ctx context.Context, n int) time.Duration {
+	until, _ := ctx.Deadline()
+	left := time.Until(until)
+	return max(left/time.Duration(n), min(left, minShare))
+}
+
+func (d *dialer) connectIn(ctx context.Context, timeout time.Duration, to netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return d.connect(ctx, "tcp", to.String())
 }
 
 // splitTarget reads HOST:PORT.

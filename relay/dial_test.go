@@ -97,6 +97,65 @@ func TestDialDecision(t *testing.T) {
 	}
 }
 
+// TestNoExitAsksNobody checks that a relay whose policy rejects everything resolves no names.
+func TestNoExitAsksNobody(t *testing.T) {
+	d := newDialer(&Config{Resolver: resolverFunc(func(string) { t.Error("the resolver was asked") })})
+	if conn, reason := d.dial(t.Context(), "public.test:80"); conn != nil || reason != wire.ReasonPolicy {
+		t.Errorf("got %v, %v; want the exit policy's refusal", conn, reason)
+	}
+}
+
+type resolverFunc func(host string)
+
+func (f resolverFunc) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
+	f(host)
+	return nil, errors.New("no answer")
+}
+
+// TestSilentAddress checks that the addresses of a name share the time: one that swallows packets leaves
+// enough of it for the next, and only so many are tried.
+func TestSilentAddress(t *testing.T) {
+	var many []netip.Addr
+	for i := range byte(10) {
+		many = append(many, netip.AddrFrom4([4]byte{198, 41, 0, i + 1}))
+	}
+	for _, test := range []struct {
+		addrs  []netip.Addr
+		after  time.Duration // the last address answers
+		dialed int
+		reason wire.Reason
+	}{
+		{many[:2], dialTimeout / 2, 2, 0},
+		{many[:4], 3 * dialTimeout / 4, 4, 0},
+		{many, dialTimeout, maxAddresses, wire.ReasonTimeout},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			last, dialed := netip.AddrPortFrom(test.addrs[len(test.addrs)-1], 80).String(), 0
+			d := newDialer(&Config{
+				Policy:   policy(t, "accept *:*"),
+				Resolver: names{"many.test": test.addrs},
+				Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
+					if dialed++; address == last {
+						here, there := net.Pipe()
+						there.Close()
+						return here, nil
+					}
+					<-ctx.Done()
+					return nil, ctx.Err()
+				},
+			})
+			began := time.Now()
+			conn, reason := d.dial(t.Context(), "many.test:80")
+			if took := time.Since(began); reason != test.reason || took != test.after || dialed != test.dialed {
+				t.Errorf("%d addresses: %v after %v and %d dials, want %v after %v and %d", len(test.addrs), reason, took, dialed, test.reason, test.after, test.dialed)
+			}
+			if conn != nil {
+				conn.Close()
+			}
+		})
+	}
+}
+
 // TestControl checks that the address given to the kernel is judged again: here the policy's answer
 // changes between the two, as a resolver's might.
 func TestControl(t *testing.T) {

@@ -101,16 +101,18 @@ func (r *Relay) serveStream(ctx context.Context, st *mux.Stream) {
 		return
 	}
 	defer conn.Close()
-	st.Connect()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	// The circuit's end is not the connection's: what a client sent before it ended is still delivered.
+	stop := context.AfterFunc(r.alive, func() { abort(conn) })
 	defer stop()
+	st.Connect()
 	p.run(conn)
 }
 
 // pipe joins a stream and its connection, half close for half close.
 type pipe struct {
-	st   *mux.Stream
-	gone atomic.Bool // the client has ended the stream: only its last bytes are left
+	st     *mux.Stream
+	gone   atomic.Bool // nobody waits for an answer: only the client's last bytes are left
+	broken atomic.Bool // the destination takes no more
 
 	mu   sync.Mutex
 	conn net.Conn
@@ -129,13 +131,16 @@ func (p *pipe) run(conn net.Conn) {
 		p.upload(conn)
 	}()
 	switch _, err := p.st.ReadFrom(conn); {
-	case err == nil:
+	case err == nil && !p.broken.Load():
 		p.st.CloseWrite()
-	case p.gone.Load() || errors.Is(err, net.ErrClosed):
+	case err == nil || p.gone.Load() || errors.Is(err, net.ErrClosed):
 	default:
 		p.st.End(wire.ReasonReset)
 	}
 	<-uploaded
+	if p.broken.Load() {
+		p.st.End(wire.ReasonReset)
+	}
 }
 
 // upload gives the destination what the client sends. After the client's FIN the answer may still come;
@@ -143,15 +148,29 @@ func (p *pipe) run(conn net.Conn) {
 func (p *pipe) upload(conn net.Conn) {
 	_, err := p.st.WriteTo(conn)
 	half, ok := conn.(interface{ CloseWrite() error })
+	var refused *net.OpError
 	switch {
+	case errors.As(err, &refused) && !refused.Timeout():
+		// The destination wants no more of it. What it has said, perhaps why, is still to be read; reading
+		// ends by itself, since such a connection is dead.
+		p.broken.Store(true)
 	case err != nil:
 		p.st.End(wire.ReasonReset)
-		conn.Close()
+		abort(conn)
 	case p.gone.Load() || !ok:
 		conn.Close()
 	default:
 		half.CloseWrite()
 	}
+}
+
+// abort closes a connection so that the destination sees it break. A plain close would make what has
+// arrived look complete, and any relay of the path can cut a circuit short.
+func abort(conn net.Conn) {
+	if tcp, ok := conn.(interface{ SetLinger(sec int) error }); ok {
+		tcp.SetLinger(0)
+	}
+	conn.Close()
 }
 
 // clientGone bounds what is left to do: the destination gets a while to take the client's last bytes.

@@ -56,18 +56,24 @@ func (c *circuit) extend(ctx context.Context) (next *link.Stream, came []byte, s
 	defer stop()
 	next.SetWriteDeadline(time.Now().Add(extendTimeout))
 	if _, err := next.Write(c.peeled.Packet); err != nil {
-		return next, nil, wire.StatusNextReset
+		return next, nil, noAnswer(err)
 	}
 	came = make([]byte, wire.CreatedSize)
 	next.SetReadDeadline(time.Now().Add(answerTimeout))
-	switch _, err := io.ReadFull(next, came); {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return next, nil, wire.StatusNextTimeout
-	case err != nil:
-		return next, nil, wire.StatusNextReset
+	if _, err := io.ReadFull(next, came); err != nil {
+		return next, nil, noAnswer(err)
 	}
 	next.SetReadDeadline(time.Time{})
 	return next, came, wire.StatusForwarded
+}
+
+// noAnswer is the status for a next relay that took the stream and gave no CREATED. One that is slow is not
+// one that reset: only the second is charged to who asked.
+func noAnswer(err error) wire.Status {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return wire.StatusNextTimeout
+	}
+	return wire.StatusNextReset
 }
 
 // previousGuard watches the previous hop while the next one is asked: it must send nothing before it has

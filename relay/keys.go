@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ const afterExpiry = time.Hour
 // keys holds the relay's onion keys and rotates them. The ring is safe for concurrent use; the rest is
 // under mu.
 type keys struct {
+	id       wire.ID
 	ring     *onion.Keyring
 	store    Store
 	log      *slog.Logger
@@ -38,7 +40,7 @@ type keys struct {
 
 // newKeys takes up the keys that the store has kept, or makes a new one (key, if it is not nil).
 func newKeys(id wire.ID, key *onion.PrivateKey, store Store, p netdoc.Params, now time.Time) (*keys, error) {
-	k := &keys{store: store, lifetime: time.Duration(p.OnionKeyLifetime), changed: make(chan struct{}, 1)}
+	k := &keys{id: id, store: store, lifetime: time.Duration(p.OnionKeyLifetime), changed: make(chan struct{}, 1)}
 	if k.lifetime <= 0 {
 		k.lifetime = 24 * time.Hour
 	}
@@ -140,7 +142,7 @@ func (k *keys) tend(now time.Time, c *netdoc.Consensus) error {
 	// The packet's hour may be one behind the clock's.
 	expired := k.store.Expire(uint32(now.Unix()/3600 - 1))
 	if k.old != nil {
-		k.old.Last = max(k.old.Last, lastListed(c, k.old.document()))
+		k.old.Last = max(k.old.Last, k.lastListed(c, k.old))
 		if now.After(time.UnixMilli(k.old.Last).Add(afterExpiry)) {
 			if err := k.store.Save([]OnionKey{k.current}); err != nil {
 				return err
@@ -172,17 +174,21 @@ func (k *keys) rotateLocked(now time.Time) error {
 	return nil
 }
 
-// lastListed returns until when a consensus that lists the key may be used, in Unix milliseconds; zero if
-// it does not.
-func lastListed(c *netdoc.Consensus, key netdoc.OnionKey) int64 {
+// lastListed returns until when a consensus that lists the key as this relay's may be used, in Unix
+// milliseconds; zero if it does not. That others list it counts for nothing: it is public, and whoever
+// copies it must not keep it alive.
+func (k *keys) lastListed(c *netdoc.Consensus, key *OnionKey) int64 {
 	if c == nil {
 		return 0
 	}
-	for i := range c.Relays {
-		for _, listed := range c.Relays[i].OnionKeys {
-			if string(listed.Public) == string(key.Public) {
-				return c.ValidUntil
-			}
+	self, ok := c.Relay(k.id)
+	if !ok {
+		return 0
+	}
+	public := key.Private.Public()
+	for _, listed := range self.OnionKeys {
+		if bytes.Equal(listed.Public, public) {
+			return c.ValidUntil
 		}
 	}
 	return 0

@@ -36,7 +36,8 @@ const (
 
 	resolveTimeout = 10 * time.Second
 	dialTimeout    = 15 * time.Second
-	maxAddresses   = 4 // of one name that are tried, one behind the other
+	maxAddresses   = 4               // of one name that are tried, one behind the other
+	minShare       = 2 * time.Second // of dialTimeout for each of them, while it lasts
 	// A client that has gone leaves its last bytes; the destination gets so long to take them.
 	lingerTimeout = 30 * time.Second
 )

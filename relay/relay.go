@@ -119,6 +119,9 @@ type Relay struct {
 	policy    atomic.Pointer[netdoc.Policy]
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
+
+	alive context.Context // ends with Run
+	kill  context.CancelFunc
 }
 
 // New checks the configuration and makes the relay; it starts nothing.
@@ -137,6 +140,7 @@ func New(cfg Config) (*Relay, error) {
 	if r.cfg.Store == nil {
 		r.cfg.Store = memory{}
 	}
+	r.alive, r.kill = context.WithCancel(context.Background())
 	var err error
 	if r.keys, err = newKeys(wire.PublicID(cfg.Identity), cfg.OnionKey, r.cfg.Store, cfg.Network.Params, time.Now()); err != nil {
 		return nil, err
@@ -192,6 +196,8 @@ func (r *Relay) SetPolicy(p netdoc.Policy) {
 // cause: nil after ctx.
 func (r *Relay) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, r.kill)
+	defer stop()
 	g.Go(func() error { return r.node.Run(ctx) })
 	g.Go(func() error { return r.follower.Run(ctx) })
 	g.Go(func() error { return r.publish(ctx) })

@@ -75,7 +75,7 @@ func circuitOf(info proxy.CircuitInfo) frontdoor.Circuit {
 	}
 	for _, s := range info.Streams {
 		c.Streams = append(c.Streams, frontdoor.Stream{
-			Target: s.Target, Isolation: shortLabel(info.Isolation), OpenedMS: s.Open.Milliseconds(),
+			Target: s.Target, Isolation: shortLabel(info.Isolation), OpenedMS: s.Took.Milliseconds(),
 		})
 	}
 	return c

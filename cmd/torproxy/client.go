@@ -68,6 +68,9 @@ func runClient(ctx context.Context, o options, out *output) error {
 		Network: c.network, Hops: int(o.hops), Listeners: &c.listeners, Progress: c.progress, Log: c.log,
 	})
 	if err != nil {
+		if c.embedded != nil {
+			c.embedded.Close() // it never ran
+		}
 		return err
 	}
 	c.warn()

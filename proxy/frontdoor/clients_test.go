@@ -130,13 +130,13 @@ func (f *fixture) browse(args ...string) (dom, log string) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "chromium", append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+	cmd := exec.CommandContext(ctx, "chromium", append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--enable-logging=stderr",
 		"--user-data-dir=" + f.t.TempDir(), "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--window-size=900,1100"}, args...)...)
 	cmd.WaitDelay = time.Second
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		f.t.Fatalf("chromium: %v\n%s", err, errs.String())
+		f.t.Fatalf("chromium: %v (.ci/test installs it)\n%s", err, errs.String())
 	}
 	return out.String(), errs.String()
 }

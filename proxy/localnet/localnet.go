@@ -57,7 +57,8 @@ type Config struct {
 	Own func(netip.AddrPort) bool
 
 	// Params and Relay may change the parameters and each relay's configuration before they are used; i
-	// counts relays from 0, the exits being the last.
+	// counts relays from 0, the exits being the last. Relay is called again when a relay is started again,
+	// from several goroutines but never twice at once, and must not call the Network.
 	Params func(p *netdoc.Params)
 	Relay  func(i int, c *relay.Config)
 
@@ -194,22 +195,30 @@ func (n *Network) Run(ctx context.Context) error {
 	for _, a := range n.authorities {
 		group.Go(func() error { return a.Run(ctx) })
 	}
-	n.mu.Lock()
-	n.alive, n.group = ctx, group
-	for _, m := range n.relays {
-		n.startLocked(m)
-	}
-	n.mu.Unlock()
-	// Relays come and go while the network runs; this one member of the group stays, so that it never
-	// counts as finished in between.
-	group.Go(func() error { <-ctx.Done(); return nil })
+	group.Go(func() error { return n.runRelays(ctx, group) })
 	err := group.Wait()
-	n.mu.Lock()
-	n.alive, n.group = nil, nil
-	n.mu.Unlock()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
+	return err
+}
+
+// runRelays starts the relays and stays until ctx ends: relays come and go in the group meanwhile, and as
+// long as one member stays it does not count as finished in between. None is started behind it.
+func (n *Network) runRelays(ctx context.Context, group *errgroup.Group) error {
+	n.mu.Lock()
+	n.alive, n.group = ctx, group
+	var err error
+	for _, m := range n.relays {
+		err = errors.Join(err, n.startLocked(m))
+	}
+	n.mu.Unlock()
+	if err == nil {
+		<-ctx.Done()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.alive, n.group = nil, nil
 	return err
 }
 
@@ -242,8 +251,13 @@ func Start(cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// Close ends a network made by Start, waits for all of it, and returns what went wrong while it ran.
+// Close ends a network made by Start, waits for all of it, and returns what went wrong while it ran. Of a
+// network made by New that never ran it frees the sockets; one that runs ends with Run's context.
 func (n *Network) Close() error {
+	if n.cancel == nil {
+		n.closeSockets()
+		return nil
+	}
 	n.cancel()
 	<-n.ended
 	return n.err

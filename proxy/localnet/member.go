@@ -24,10 +24,9 @@ type member struct {
 	index  int
 	key    ed25519.PrivateKey
 	addr   netip.AddrPort
-	socket net.PacketConn // nil while stopped
-	relay  *relay.Relay   // the one that runs
-	cancel context.CancelFunc
-	done   chan struct{} // closed when it has stopped
+	socket net.PacketConn     // nil while stopped
+	cancel context.CancelFunc // nil while stopped or stopping
+	done   chan struct{}      // closed when it has stopped; nil if it never ran
 }
 
 // RelayInfo is a relay of the network as the network's owner sees it.
@@ -66,7 +65,10 @@ func (n *Network) AddRelay() (wire.ID, error) {
 		return wire.ID{}, err
 	}
 	m := n.relays[len(n.relays)-1]
-	n.startLocked(m)
+	if err := n.startLocked(m); err != nil {
+		n.relays = n.relays[:len(n.relays)-1]
+		return wire.ID{}, err
+	}
 	return wire.PublicID(m.key), nil
 }
 
@@ -84,14 +86,19 @@ func (n *Network) addMember() error {
 	return nil
 }
 
-// StartRelay starts a stopped relay, with the identity and the address that it had.
+// StartRelay starts a stopped relay, with the identity and the address that it had. One that is just being
+// stopped is waited for.
 func (n *Network) StartRelay(id wire.ID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	m := n.find(id)
-	switch {
-	case m == nil:
+	if m == nil {
 		return ErrNoRelay
+	}
+	for m.cancel == nil && m.socket != nil && m.done != nil {
+		n.awaitLocked(m.done)
+	}
+	switch {
 	case n.alive == nil:
 		return ErrStopped
 	case m.cancel != nil:
@@ -102,27 +109,32 @@ func (n *Network) StartRelay(id wire.ID) error {
 		return err
 	}
 	m.socket = socket
-	n.startLocked(m)
-	return nil
+	return n.startLocked(m)
 }
 
 // StopRelay stops a relay at once, as if its machine had been switched off, and waits until it has.
 func (n *Network) StopRelay(id wire.ID) error {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	m := n.find(id)
 	if m == nil {
-		n.mu.Unlock()
 		return ErrNoRelay
 	}
-	cancel, done := m.cancel, m.done
-	m.cancel = nil
-	n.mu.Unlock()
-	if cancel == nil {
-		return nil
+	if m.cancel != nil {
+		m.cancel()
+		m.cancel = nil
 	}
-	cancel()
-	<-done
+	if m.done != nil {
+		n.awaitLocked(m.done)
+	}
 	return nil
+}
+
+// awaitLocked waits for a relay's end without n.mu.
+func (n *Network) awaitLocked(done <-chan struct{}) {
+	n.mu.Unlock()
+	<-done
+	n.mu.Lock()
 }
 
 func (n *Network) find(id wire.ID) *member {
@@ -134,48 +146,49 @@ func (n *Network) find(id wire.ID) *member {
 	return nil
 }
 
-// startLocked runs a relay that has its socket. n.mu is held.
-func (n *Network) startLocked(m *member) {
+// startLocked makes a relay that has its socket and runs it. n.mu is held; without an error the relay is
+// the network's, and its failure is the network's too.
+func (n *Network) startLocked(m *member) error {
+	r, err := n.newRelay(m)
+	if err != nil {
+		m.socket.Close()
+		m.socket = nil
+		return err
+	}
 	ctx, cancel := context.WithCancel(n.alive)
-	m.cancel, m.done = cancel, make(chan struct{})
-	done := m.done
+	done := make(chan struct{})
+	m.cancel, m.done = cancel, done
 	n.group.Go(func() error {
 		defer close(done)
+		defer n.stopped(m)
 		defer cancel()
-		return n.runMember(ctx, m)
+		return r.Run(ctx)
 	})
+	return nil
 }
 
-func (n *Network) runMember(ctx context.Context, m *member) error {
+// stopped closes the socket of a relay whose Run has returned.
+func (n *Network) stopped(m *member) {
 	n.mu.Lock()
-	socket := m.socket
-	n.mu.Unlock()
-	defer func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		socket.Close()
-		m.socket = nil
-	}()
+	defer n.mu.Unlock()
+	m.socket.Close()
+	m.socket, m.cancel = nil, nil
+}
+
+func (n *Network) newRelay(m *member) (*relay.Relay, error) {
 	cfg := relay.Config{
-		Network: n.file, Identity: m.key, Conn: socket, Nickname: m.nickname(), Bandwidth: bandwidth,
+		Network: n.file, Identity: m.key, Conn: m.socket, Nickname: m.nickname(), Bandwidth: bandwidth,
 		Own: n.cfg.Own, Log: n.cfg.Log.With("relay", m.nickname()),
 	}
 	if n.isExit(m.index) {
 		policy, err := netdoc.ParsePolicy(Policy)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		cfg.Policy = policy
 	}
 	if n.cfg.Relay != nil {
 		n.cfg.Relay(m.index, &cfg)
 	}
-	r, err := relay.New(cfg)
-	if err != nil {
-		return err
-	}
-	n.mu.Lock()
-	m.relay = r
-	n.mu.Unlock()
-	return r.Run(ctx)
+	return relay.New(cfg)
 }

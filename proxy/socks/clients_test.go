@@ -23,7 +23,7 @@ func curl(t *testing.T, args ...string) (out string, code int) {
 	cmd := exec.CommandContext(t.Context(), "curl", append([]string{"-q", "-sS", "--max-time", "20"}, args...)...)
 	b, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
-		t.Fatal(err)
+		t.Fatalf("%v (.ci/test installs curl)", err)
 	}
 	return string(b), cmd.ProcessState.ExitCode()
 }

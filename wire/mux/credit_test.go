@@ -299,6 +299,50 @@ func TestBudgetWithBytesInFlight(t *testing.T) {
 	}
 }
 
+// A session whose bytes are all in flight is passed over for the next greediest.
+func TestBudgetPassesOver(t *testing.T) {
+	b := NewBudget(100 << 10)
+	flying, holding := newClient(t), newClient(t)
+	for _, h := range []*half{flying, holding} {
+		h.s.cfg.Budget = b
+		b.join(h.s)
+	}
+	st := hoard(flying, 1, 90<<10)[0]
+	var taken []*block
+	for st.in.size > 0 {
+		k, err := st.nextBlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken = append(taken, k)
+	}
+	victim := hoard(holding, 1, 20<<10)[0]
+	if st.err != nil || victim.err == nil || b.Used() != 90<<10 {
+		t.Fatalf("%v, %v, %d bytes in use", st.err, victim.err, b.Used())
+	}
+	for _, k := range taken {
+		st.giveBack(k)
+	}
+	if b.Used() != 0 {
+		t.Fatalf("%d bytes in use", b.Used())
+	}
+}
+
+// A FIN asked for while bytes wait for credit stays behind them.
+func TestFinWaitsForCredit(t *testing.T) {
+	h := newClient(t)
+	st := h.connected()
+	h.write(st, make([]byte, wire.InitialCredit+5))
+	st.CloseWrite()
+	for _, m := range h.sentMessages() {
+		if m.cmd != wire.CmdData {
+			t.Fatalf("sent %v", m)
+		}
+	}
+	h.gets(cellOf(window(1, 10)))
+	h.want(h.sent(), "DATA 1 +5", "FIN 1 +0")
+}
+
 // Streams take turns of one message: a bulk transfer delays another stream's byte by its own turn only.
 func TestTurns(t *testing.T) {
 	h := newClient(t)

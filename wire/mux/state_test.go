@@ -15,86 +15,89 @@ var everyCommand = []msg{
 	{wire.CmdResolve, 1, "x"}, {wire.CmdResolved, 1, "x"}, {wire.CmdPush, 1, ""}, {wire.CmdDrop, 1, ""},
 }
 
+const (
+	BEGIN, CONNECTED, DATA   = wire.CmdBegin, wire.CmdConnected, wire.CmdData
+	FIN, END, WINDOW         = wire.CmdFin, wire.CmdEnd, wire.CmdWindow
+	done, reset, unreachable = wire.ReasonDone, wire.ReasonReset, wire.ReasonHostUnreachable
+)
+
+// states says how each state of stream 1 is reached, and which commands are legal in it.
+var states = []struct {
+	name  string
+	side  func(*testing.T) *half
+	reach func(h *half)
+	legal []wire.Command
+}{
+	{"client: no stream", newClient, func(h *half) {}, nil},
+	{"client: BEGIN not yet sent", newClient, func(h *half) { h.open() }, nil},
+	{"client: BEGIN sent", newClient, func(h *half) { h.open(); h.sent() }, []wire.Command{CONNECTED, END}},
+	{"client: BEGIN, DATA and FIN sent", newClient, func(h *half) {
+		st := h.open()
+		h.write(st, []byte("x"))
+		st.CloseWrite()
+		h.sent()
+	}, []wire.Command{CONNECTED, END}},
+	{"client: connected", newClient, func(h *half) { h.connected() }, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"client: FIN sent", newClient, func(h *half) { h.connected().CloseWrite(); h.sent() }, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"client: FIN received", newClient, func(h *half) { h.connected(); h.gets(cellOf(fin(1))) }, []wire.Command{END, WINDOW}},
+	{"client: FIN both ways, END due", newClient, func(h *half) {
+		h.connected().CloseWrite()
+		h.sent()
+		h.gets(cellOf(fin(1)))
+	}, []wire.Command{END, WINDOW}},
+	{"client: FIN both ways, END sent", newClient, func(h *half) {
+		h.connected().CloseWrite()
+		h.sent()
+		h.gets(cellOf(fin(1)))
+		h.sent()
+	}, []wire.Command{END, WINDOW}},
+	{"client: END due before CONNECTED", newClient, func(h *half) { st := h.open(); h.sent(); st.Close() }, []wire.Command{CONNECTED, END}},
+	{"client: END sent before CONNECTED", newClient, func(h *half) { h.open().Close(); h.sent() }, []wire.Command{CONNECTED, END}},
+	{"client: END sent, CONNECTED after it", newClient, func(h *half) {
+		h.open().Close()
+		h.sent()
+		h.gets(cellOf(connected(1)))
+	}, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"client: END sent", newClient, func(h *half) { h.connected().End(reset); h.sent() }, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"client: END sent, FIN after it", newClient, func(h *half) {
+		h.connected().Close()
+		h.sent()
+		h.gets(cellOf(fin(1)))
+	}, []wire.Command{END, WINDOW}},
+	{"client: END received, own END due", newClient, func(h *half) { h.connected(); h.gets(cellOf(end(1, done))) }, nil},
+	{"client: refused, own END due", newClient, func(h *half) { h.open(); h.sent(); h.gets(cellOf(end(1, unreachable))) }, nil},
+	{"client: closed", newClient, func(h *half) { h.connected(); h.gets(cellOf(end(1, done))); h.sent() }, nil},
+	{"client: closed, own END first", newClient, func(h *half) { h.connected().Close(); h.sent(); h.gets(cellOf(end(1, done))) }, nil},
+
+	{"exit: no stream", newExit, func(h *half) {}, []wire.Command{BEGIN}},
+	{"exit: begun", newExit, func(h *half) { h.begun(1) }, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"exit: CONNECTED sent", newExit, func(h *half) { h.begun(1).Connect(); h.sent() }, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"exit: FIN received before CONNECTED", newExit, func(h *half) { h.begun(1); h.gets(cellOf(fin(1))) }, []wire.Command{END, WINDOW}},
+	{"exit: FIN received", newExit, func(h *half) { h.begun(1).Connect(); h.sent(); h.gets(cellOf(fin(1))) }, []wire.Command{END, WINDOW}},
+	{"exit: FIN sent", newExit, func(h *half) {
+		st := h.begun(1)
+		st.Connect()
+		st.CloseWrite()
+		h.sent()
+	}, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"exit: FIN both ways, END sent", newExit, func(h *half) {
+		st := h.begun(1)
+		st.Connect()
+		st.CloseWrite()
+		h.sent()
+		h.gets(cellOf(fin(1)))
+		h.sent()
+	}, []wire.Command{END, WINDOW}},
+	{"exit: END due", newExit, func(h *half) { h.begun(1).End(unreachable) }, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"exit: END sent", newExit, func(h *half) { h.begun(1).End(unreachable); h.sent() }, []wire.Command{DATA, FIN, END, WINDOW}},
+	{"exit: END received, own END due", newExit, func(h *half) { h.begun(1); h.gets(cellOf(end(1, done))) }, nil},
+	{"exit: closed", newExit, func(h *half) { h.begun(1); h.gets(cellOf(end(1, done))); h.sent() }, nil},
+}
+
 // TestStates feeds every command to both sides in every state of stream 1. Commands that are not listed as
 // legal must be violations.
 func TestStates(t *testing.T) {
-	const (
-		BEGIN, CONNECTED, DATA   = wire.CmdBegin, wire.CmdConnected, wire.CmdData
-		FIN, END, WINDOW         = wire.CmdFin, wire.CmdEnd, wire.CmdWindow
-		done, reset, unreachable = wire.ReasonDone, wire.ReasonReset, wire.ReasonHostUnreachable
-	)
-	cases := []struct {
-		name  string
-		side  func(*testing.T) *half
-		reach func(h *half)
-		legal []wire.Command
-	}{
-		{"client: no stream", newClient, func(h *half) {}, nil},
-		{"client: BEGIN not yet sent", newClient, func(h *half) { h.open() }, nil},
-		{"client: BEGIN sent", newClient, func(h *half) { h.open(); h.sent() }, []wire.Command{CONNECTED, END}},
-		{"client: BEGIN, DATA and FIN sent", newClient, func(h *half) {
-			st := h.open()
-			h.write(st, []byte("x"))
-			st.CloseWrite()
-			h.sent()
-		}, []wire.Command{CONNECTED, END}},
-		{"client: connected", newClient, func(h *half) { h.connected() }, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"client: FIN sent", newClient, func(h *half) { h.connected().CloseWrite(); h.sent() }, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"client: FIN received", newClient, func(h *half) { h.connected(); h.gets(cellOf(fin(1))) }, []wire.Command{END, WINDOW}},
-		{"client: FIN both ways, END due", newClient, func(h *half) {
-			h.connected().CloseWrite()
-			h.sent()
-			h.gets(cellOf(fin(1)))
-		}, []wire.Command{END, WINDOW}},
-		{"client: FIN both ways, END sent", newClient, func(h *half) {
-			h.connected().CloseWrite()
-			h.sent()
-			h.gets(cellOf(fin(1)))
-			h.sent()
-		}, []wire.Command{END, WINDOW}},
-		{"client: END due before CONNECTED", newClient, func(h *half) { st := h.open(); h.sent(); st.Close() }, []wire.Command{CONNECTED, END}},
-		{"client: END sent before CONNECTED", newClient, func(h *half) { h.open().Close(); h.sent() }, []wire.Command{CONNECTED, END}},
-		{"client: END sent, CONNECTED after it", newClient, func(h *half) {
-			h.open().Close()
-			h.sent()
-			h.gets(cellOf(connected(1)))
-		}, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"client: END sent", newClient, func(h *half) { h.connected().End(reset); h.sent() }, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"client: END sent, FIN after it", newClient, func(h *half) {
-			h.connected().Close()
-			h.sent()
-			h.gets(cellOf(fin(1)))
-		}, []wire.Command{END, WINDOW}},
-		{"client: END received, own END due", newClient, func(h *half) { h.connected(); h.gets(cellOf(end(1, done))) }, nil},
-		{"client: refused, own END due", newClient, func(h *half) { h.open(); h.sent(); h.gets(cellOf(end(1, unreachable))) }, nil},
-		{"client: closed", newClient, func(h *half) { h.connected(); h.gets(cellOf(end(1, done))); h.sent() }, nil},
-		{"client: closed, own END first", newClient, func(h *half) { h.connected().Close(); h.sent(); h.gets(cellOf(end(1, done))) }, nil},
-
-		{"exit: no stream", newExit, func(h *half) {}, []wire.Command{BEGIN}},
-		{"exit: begun", newExit, func(h *half) { h.begun(1) }, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"exit: CONNECTED sent", newExit, func(h *half) { h.begun(1).Connect(); h.sent() }, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"exit: FIN received before CONNECTED", newExit, func(h *half) { h.begun(1); h.gets(cellOf(fin(1))) }, []wire.Command{END, WINDOW}},
-		{"exit: FIN received", newExit, func(h *half) { h.begun(1).Connect(); h.sent(); h.gets(cellOf(fin(1))) }, []wire.Command{END, WINDOW}},
-		{"exit: FIN sent", newExit, func(h *half) {
-			st := h.begun(1)
-			st.Connect()
-			st.CloseWrite()
-			h.sent()
-		}, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"exit: FIN both ways, END sent", newExit, func(h *half) {
-			st := h.begun(1)
-			st.Connect()
-			st.CloseWrite()
-			h.sent()
-			h.gets(cellOf(fin(1)))
-			h.sent()
-		}, []wire.Command{END, WINDOW}},
-		{"exit: END due", newExit, func(h *half) { h.begun(1).End(unreachable) }, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"exit: END sent", newExit, func(h *half) { h.begun(1).End(unreachable); h.sent() }, []wire.Command{DATA, FIN, END, WINDOW}},
-		{"exit: END received, own END due", newExit, func(h *half) { h.begun(1); h.gets(cellOf(end(1, done))) }, nil},
-		{"exit: closed", newExit, func(h *half) { h.begun(1); h.gets(cellOf(end(1, done))); h.sent() }, nil},
-	}
-	for _, c := range cases {
+	for _, c := range states {
 		for _, m := range everyCommand {
 			t.Run(fmt.Sprintf("%s/%v", c.name, m.cmd), func(t *testing.T) {
 				h := c.side(t)
@@ -109,8 +112,8 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestMalformed feeds cells that are wrong whatever the state, to a side whose stream 1 is connected.
-func TestMalformed(t *testing.T) {
+// malformed is wrong at either side, whatever the state.
+func malformed() map[string][]byte {
 	raw := func(payload ...byte) []byte {
 		cell := make([]byte, wire.CellSize)
 		copy(cell[wire.TagSize:], payload)
@@ -120,7 +123,7 @@ func TestMalformed(t *testing.T) {
 	lastByte[len(lastByte)-1] = 1
 	full := cellOf(data(1, wire.PayloadSize-wire.HeaderSize-2))
 	full[wire.CellSize-2] = byte(wire.CmdFin) // two bytes left: a header does not fit
-	both := map[string][]byte{
+	return map[string][]byte{
 		"no message":                    raw(),
 		"bytes behind the last message": raw(0, 1),
 		"padding not zero":              lastByte,
@@ -155,26 +158,34 @@ func TestMalformed(t *testing.T) {
 		"RESOLVE on the circuit":        cellOf(msg{wire.CmdResolve, 0, "example.org"}),
 		"PUSH of a new stream":          cellOf(msg{wire.CmdPush, 2, ""}),
 	}
-	client := map[string][]byte{
-		"DROP from the exit":    cellOf(msg{wire.CmdDrop, 0, ""}),
-		"second CONNECTED":      cellOf(connected(1)),
-		"BEGIN from the exit":   cellOf(begin(2)),
-		"BEGIN of a new stream": cellOf(begin(3)),
-	}
-	exit := map[string][]byte{
-		"CONNECTED from the client":    cellOf(connected(1)),
-		"DROP on a stream":             cellOf(msg{wire.CmdDrop, 1, ""}),
-		"BEGIN of stream 0":            cellOf(begin(0)),
-		"BEGIN of an even stream":      cellOf(begin(2)),
-		"BEGIN of the same stream":     cellOf(begin(1)),
-		"BEGIN of an earlier stream":   append(cellOf(begin(7)), cellOf(begin(5))...),
-		"BEGIN without a body":         cellOf(msg{wire.CmdBegin, 3, ""}),
-		"BEGIN without a target":       cellOf(msg{wire.CmdBegin, 3, "\x01"}),
-		"BEGIN too long":               cellOf(msg{wire.CmdBegin, 3, "\x01" + strings.Repeat("x", wire.MaxTarget+1)}),
-		"BEGIN with a control byte":    cellOf(msg{wire.CmdBegin, 3, "\x01host\n:80"}),
-		"BEGIN with a byte above 0x7e": cellOf(msg{wire.CmdBegin, 3, "\x01h\xc3\xb6st:80"}),
-	}
-	for name, cell := range both {
+}
+
+// malformedAtClient is wrong at the client only.
+var malformedAtClient = map[string][]byte{
+	"DROP from the exit":    cellOf(msg{wire.CmdDrop, 0, ""}),
+	"second CONNECTED":      cellOf(connected(1)),
+	"BEGIN from the exit":   cellOf(begin(2)),
+	"BEGIN of a new stream": cellOf(begin(3)),
+}
+
+// malformedAtExit is wrong at the exit only.
+var malformedAtExit = map[string][]byte{
+	"CONNECTED from the client":    cellOf(connected(1)),
+	"DROP on a stream":             cellOf(msg{wire.CmdDrop, 1, ""}),
+	"BEGIN of stream 0":            cellOf(begin(0)),
+	"BEGIN of an even stream":      cellOf(begin(2)),
+	"BEGIN of the same stream":     cellOf(begin(1)),
+	"BEGIN of an earlier stream":   append(cellOf(begin(7)), cellOf(begin(5))...),
+	"BEGIN without a body":         cellOf(msg{wire.CmdBegin, 3, ""}),
+	"BEGIN without a target":       cellOf(msg{wire.CmdBegin, 3, "\x01"}),
+	"BEGIN too long":               cellOf(msg{wire.CmdBegin, 3, "\x01" + strings.Repeat("x", wire.MaxTarget+1)}),
+	"BEGIN with a control byte":    cellOf(msg{wire.CmdBegin, 3, "\x01host\n:80"}),
+	"BEGIN with a byte above 0x7e": cellOf(msg{wire.CmdBegin, 3, "\x01h\xc3\xb6st:80"}),
+}
+
+// TestMalformed feeds cells that are wrong to a side whose stream 1 is connected.
+func TestMalformed(t *testing.T) {
+	for name, cell := range malformed() {
 		t.Run("both/"+name, func(t *testing.T) {
 			c, e := newClient(t), newExit(t)
 			c.connected()
@@ -184,14 +195,14 @@ func TestMalformed(t *testing.T) {
 			e.refuses(cell)
 		})
 	}
-	for name, cell := range client {
+	for name, cell := range malformedAtClient {
 		t.Run("client/"+name, func(t *testing.T) {
 			c := newClient(t)
 			c.connected()
 			c.refuses(cell)
 		})
 	}
-	for name, cell := range exit {
+	for name, cell := range malformedAtExit {
 		t.Run("exit/"+name, func(t *testing.T) {
 			e := newExit(t)
 			e.begun(1).Connect()
