@@ -242,6 +242,15 @@ func (h *host) says(what string) {
 	}
 }
 
+func (h *host) running() bool {
+	select {
+	case <-h.role.ended:
+		return false
+	default:
+		return true
+	}
+}
+
 // stop ends it in order.
 func (h *host) stop() {
 	h.t.Helper()
@@ -364,12 +373,15 @@ func runHosts(t *testing.T, binary string) {
 	n.testAuthorityKilled(fetch, starts)
 	n.testMiddleKilled(fetch, starts)
 	n.testHostCutOff(fetch)
+	n.testSecondSignal()
+	began := time.Now()
 	n.all["client"].stop()
 	for name, h := range n.all {
-		if h.role != nil && name != "client" {
+		if h.role != nil && name != "client" && h.running() {
 			h.stop()
 		}
 	}
+	t.Logf("all have stopped: after %v", time.Since(began).Round(100*time.Millisecond))
 	for i := 1; i <= 8; i++ {
 		mark, err := os.ReadFile(filepath.Join(n.top, fmt.Sprintf("relay%d/relay/session", i)))
 		if err != nil || string(mark) != "clean\n" {
@@ -448,6 +460,7 @@ func (n *hosts) testMiddleKilled(fetch string, starts map[string]string) {
 	middle := n.all[n.middle()]
 	n.t.Logf("the middle is %s", middle.name)
 	middle.kill()
+	killed := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { download.Process.Kill() })
@@ -455,6 +468,7 @@ func (n *hosts) testMiddleKilled(fetch string, starts map[string]string) {
 	if err := download.Wait(); err == nil || !stop() {
 		n.t.Errorf("the download through a dead relay ended with %v", err)
 	}
+	n.t.Logf("the download has ended: after %v", time.Since(killed).Round(100*time.Millisecond))
 	n.eventually("the client fetches pages", func() bool { return n.fetches(fetch) })
 	n.eventually("the dead relay is not listed", func() bool { s := n.show(); return !s.lists(middle.name) })
 	before := n.identity(middle)
@@ -465,19 +479,43 @@ func (n *hosts) testMiddleKilled(fetch string, starts map[string]string) {
 	}
 }
 
+// testSecondSignal stops a relay that has a circuit: by the first signal it waits, by the second it ends.
+func (n *hosts) testSecondSignal() {
+	n.t.Helper()
+	var used *host
+	n.eventually("a circuit stands", func() bool {
+		for _, c := range n.circuits() {
+			if c.State == frontdoor.CircuitReady {
+				used = n.all[c.Hops[0].Nickname]
+				return true
+			}
+		}
+		return false
+	})
+	used.role.command.Process.Signal(syscall.SIGTERM)
+	used.says("stopping: new circuits are turned away")
+	used.stop()
+	used.says("circuits that had not ended are cut off")
+}
+
 // identity is a relay's identity and onion keys.
 func (n *hosts) identity(h *host) string {
 	return n.sh(filepath.Join(n.top, h.name), "cat relay/identity.pem relay/onion.json")
 }
 
-// middle is the nickname of the second hop of the circuit that the endless download uses.
-func (n *hosts) middle() string {
+// circuits are the client's.
+func (n *hosts) circuits() (circuits []frontdoor.Circuit) {
 	n.t.Helper()
-	var circuits []frontdoor.Circuit
 	if err := json.Unmarshal([]byte(n.all["client"].run("curl -q -sS http://127.0.0.1:8118/api/circuits")), &circuits); err != nil {
 		n.t.Fatal(err)
 	}
-	for _, c := range circuits {
+	return circuits
+}
+
+// middle is the nickname of the second hop of the circuit that the endless download uses.
+func (n *hosts) middle() string {
+	n.t.Helper()
+	for _, c := range n.circuits() {
 		if len(c.Streams) > 0 {
 			return c.Hops[1].Nickname
 		}

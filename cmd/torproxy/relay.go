@@ -391,14 +391,14 @@ func (r *relays) serve(ctx context.Context) error {
 
 // drain lets circuits end, until the time is over or another signal comes.
 func (r *relays) drain() {
+	ctx, cancel := untilSignal(r.options.drain) // before it is said that one may come
+	defer cancel()
 	notifySupervisor(r.log, notifyStopping)
 	circuits := 0
 	for _, m := range r.members {
 		circuits += m.relay.Circuits()
 	}
 	r.log.Info("stopping: new circuits are turned away", "circuits", circuits, "wait", r.options.drain)
-	ctx, cancel := untilSignal(r.options.drain)
-	defer cancel()
 	var g errgroup.Group
 	left := make([]int, len(r.members))
 	for i, m := range r.members {
