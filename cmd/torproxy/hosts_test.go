@@ -485,7 +485,7 @@ func (n *hosts) testSecondSignal() {
 	var used *host
 	n.eventually("a circuit stands", func() bool {
 		for _, c := range n.circuits() {
-			if c.State == frontdoor.CircuitReady {
+			if c.State == frontdoor.Ready {
 				used = n.all[c.Hops[0].Nickname]
 				return true
 			}
