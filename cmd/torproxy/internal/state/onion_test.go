@@ -29,6 +29,7 @@ func openOnion(t *testing.T, d *Dir, now time.Time) (*Onion, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { o.Close() })
 	return o, erased
 }
 
@@ -113,7 +114,6 @@ func TestOnionCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, erased := openOnion(t, d, noon)
-	defer o.Close()
 	if erased != nil || len(peeled(t, o)) != 1 {
 		t.Fatal(erased)
 	}
@@ -222,7 +222,6 @@ func TestOnionExpire(t *testing.T) {
 	}
 	o.Close()
 	o, erased := openOnion(t, d, noon.Add(2*time.Hour))
-	defer o.Close()
 	if erased != nil {
 		t.Fatal(erased)
 	}
