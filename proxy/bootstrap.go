@@ -20,7 +20,7 @@ const (
 	percentAsking   = 10  // no usable consensus
 	percentRelays   = 40  // a consensus, but no route in it
 	percentBuilding = 75  // a route, but no circuit has stood yet
-	percentReady    = 100 // a circuit stands, or has stood on this consensus
+	percentReady    = 100 // a circuit has stood
 )
 
 // reportInterval is how often the state is looked at besides when the consensus changes: clocks and

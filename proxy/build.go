@@ -25,10 +25,10 @@ const (
 )
 
 // circuitFor returns a circuit for a stream, from the pool or built for it.
-func (p *Proxy) circuitFor(ctx context.Context, isolation string, target route.Target, avoid map[wire.ID]struct{}) (*held, error) {
+func (p *Proxy) circuitFor(ctx context.Context, why purpose, avoid map[wire.ID]struct{}) (*held, error) {
 	fits := func(exit *netdoc.Relay) bool {
 		_, avoided := avoid[exit.ID]
-		return !avoided && exitFits(exit, target)
+		return !avoided && exitFits(exit, why.target)
 	}
 	// A new circuit is a spare like any other until somebody takes it. Under load that may be another
 	// dial; then this one builds again.
@@ -37,13 +37,38 @@ func (p *Proxy) circuitFor(ctx context.Context, isolation string, target route.T
 		if err != nil {
 			return nil, err
 		}
-		if h := p.pool.take(isolation, fits); h != nil {
+		if h := p.pool.take(why.label, fits); h != nil {
 			return h, nil
 		}
-		if err := p.build(ctx, c, route.Request{Hops: p.cfg.Hops, Target: target, Exclude: avoid}); err != nil {
+		if err := p.buildFor(ctx, c, why, avoid); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// buildFor adds a circuit for a purpose to the pool, or waits for the one that another dial builds for it:
+// many dials at once, as of a browser that starts, want one circuit and not many.
+func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, why purpose, avoid map[wire.ID]struct{}) error {
+	req := route.Request{Hops: p.cfg.Hops, Target: why.target, Exclude: avoid}
+	if len(avoid) > 0 {
+		return p.build(ctx, c, req) // what fits this dial is no longer what fits the others
+	}
+	t, mine := p.pool.takeTurn(why)
+	if !mine {
+		select {
+		case <-t.done:
+			return t.err
+		case <-ctx.Done():
+			return fmt.Errorf("proxy: waiting for a circuit: %w", ctx.Err())
+		}
+	}
+	err := p.build(ctx, c, req)
+	if ctx.Err() != nil {
+		p.pool.endTurn(why, t, nil) // this dial gave up; the next one tries
+	} else {
+		p.pool.endTurn(why, t, err)
+	}
+	return err
 }
 
 // build adds one circuit to the pool. A relay that failed is left out of the next attempt's route.
@@ -85,7 +110,7 @@ func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Reques
 // noRoute gives a missing exit the reason that an exit itself would give.
 func noRoute(err error) error {
 	var none *route.NoExit
-	if errors.As(err, &none) {
+	if errors.As(err, &none) && !none.Excluded {
 		return errors.Join(err, &wire.EndError{Reason: wire.ReasonPolicy})
 	}
 	return err
@@ -122,6 +147,9 @@ func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
 	if !errors.As(err, &failed) {
 		return nil
 	}
+	if failed.Hop > 0 && errors.Is(err, context.DeadlineExceeded) {
+		return nil // any hop may be the silent one, and none shall have the others left out
+	}
 	at := max(failed.Hop, 1) - 1
 	var said *onion.HopError
 	if errors.As(err, &said) {
@@ -144,17 +172,18 @@ func behind(err error) bool {
 	return errors.As(err, &said) && said.Status == wire.StatusUnknownNext
 }
 
-// keepSpares builds circuits ahead of need until ctx ends.
+// keepSpares builds circuits ahead of need until ctx ends. It waits ever longer after a build that failed,
+// and after a spare that did not last: else a relay that accepts circuits and drops them would keep us
+// building.
 func (p *Proxy) keepSpares(ctx context.Context) error {
 	tick := time.NewTicker(tendInterval)
 	defer tick.Stop()
 	retry := retryMin
+	var again <-chan time.Time // none is built before
 	for ctx.Err() == nil {
 		changed := p.follower.Changed()
-		var again <-chan time.Time
-		if p.pool.missing(p.cfg.Spares) > 0 {
-			if err := p.buildSpare(ctx); err == nil {
-				retry = retryMin
+		if again == nil && p.pool.missing(p.cfg.Spares) > 0 {
+			if !p.pool.lostSpare() && p.buildSpare(ctx) == nil {
 				continue
 			}
 			again = time.After(retry)
@@ -164,10 +193,15 @@ func (p *Proxy) keepSpares(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-p.pool.spares:
 		case <-changed:
-			retry = retryMin
+			retry, again = retryMin, nil
 		case <-again:
+			p.pool.lostSpare() // what was lost meanwhile has been waited for
+			again = nil
 		case now := <-tick.C:
 			p.pool.tend(now)
+			if p.pool.missing(p.cfg.Spares) <= 0 {
+				retry = retryMin
+			}
 		}
 	}
 	return nil

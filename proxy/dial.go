@@ -44,65 +44,80 @@ func (p *Proxy) Dial(ctx context.Context, req Request) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	why := purpose{label: p.pool.labelled(req.Isolation), target: target}
 	avoid := map[wire.ID]struct{}{}
+	var answer error // of the last exit that would not serve the target
 	for attempt := 1; ; attempt++ {
-		conn, exit, err := p.dialOnce(ctx, req, target, avoid)
-		if err == nil {
+		conn, exit, err := p.dialOnce(ctx, req.Target, why, avoid)
+		switch {
+		case err == nil:
 			return conn, nil
-		}
-		if exit == nil || attempt == maxAttempts || ctx.Err() != nil || !elsewhere(err) {
+		case exit == nil && answer != nil:
+			return nil, fmt.Errorf("%w; and no other exit could be asked: %v", answer, err)
+		case exit == nil || attempt == maxAttempts || ctx.Err() != nil || !elsewhere(err):
 			return nil, err
+		case isEnd(err):
+			avoid[exit.ID], answer = struct{}{}, err
 		}
-		avoid[exit.ID] = struct{}{}
 	}
 }
 
 // dialOnce opens a stream on one circuit. exit is nil when there was no circuit.
-func (p *Proxy) dialOnce(ctx context.Context, req Request, target route.Target, avoid map[wire.ID]struct{}) (net.Conn, *netdoc.Relay, error) {
-	held, err := p.circuitFor(ctx, req.Isolation, target, avoid)
+func (p *Proxy) dialOnce(ctx context.Context, to string, why purpose, avoid map[wire.ID]struct{}) (net.Conn, *netdoc.Relay, error) {
+	held, err := p.circuitFor(ctx, why, avoid)
 	if err != nil {
 		return nil, nil, err
 	}
 	began := time.Now()
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	conn, err := held.circuit.Open(opening, req.Target)
+	conn, err := held.circuit.Open(opening, to)
 	if err != nil {
+		if ctx.Err() == nil && !isEnd(err) {
+			// It is gone or full, or its exit is silent: whatever that is busy with, the next stream
+			// should not wait for it too.
+			p.pool.retire(held)
+			if opening.Err() != nil {
+				err = &wire.EndError{Reason: wire.ReasonTimeout}
+			}
+		}
 		p.pool.release(held)
-		if errors.Is(err, mux.ErrBusy) || errors.Is(err, mux.ErrExhausted) {
-			p.pool.retire(held)
-		}
-		if opening.Err() != nil && ctx.Err() == nil {
-			// The exit is silent: whatever it is busy with, the next stream should not wait for it too.
-			p.pool.retire(held)
-			err = &wire.EndError{Reason: wire.ReasonTimeout}
-		}
 		return nil, held.circuit.Exit(), err
 	}
-	p.pool.opened(held, conn, stream{target: req.Target, began: began, took: time.Since(began)})
+	p.pool.opened(held, conn, stream{target: to, began: began, took: time.Since(began)})
 	return conn, held.circuit.Exit(), nil
 }
 
-// elsewhere reports whether another circuit may do better: the circuit broke, or the exit's answer is
-// about the exit and not about the destination.
+// elsewhere reports whether another circuit may do better: the circuit broke or is silent, or the exit's
+// answer is about the exit and not about the destination.
 func elsewhere(err error) bool {
 	var end *wire.EndError
 	if !errors.As(err, &end) {
-		return errors.Is(err, circuit.ErrClosed) || errors.Is(err, mux.ErrClosed) || errors.Is(err, mux.ErrBusy) ||
-			errors.Is(err, mux.ErrExhausted) || errors.Is(err, wire.ErrViolation) || !errors.Is(err, context.Canceled)
+		return errors.Is(err, circuit.ErrClosed) || errors.Is(err, mux.ErrBusy) || errors.Is(err, mux.ErrExhausted)
 	}
 	switch end.Reason {
 	case wire.ReasonPolicy, wire.ReasonResourceLimit, wire.ReasonShutdown, wire.ReasonInternal, wire.ReasonUnsupported:
 		return true
+	case wire.ReasonTimeout:
+		return !end.Remote
 	default:
 		return false
 	}
 }
 
+// isEnd reports whether the exit is to blame for the error, and not just any relay of the circuit.
+func isEnd(err error) bool {
+	var end *wire.EndError
+	return errors.As(err, &end)
+}
+
 func parseTarget(s string) (route.Target, error) {
 	host, p, err := net.SplitHostPort(s)
-	if err != nil || host == "" || len(s) > wire.MaxTarget {
+	if err != nil || host == "" {
 		return route.Target{}, errors.New("proxy: the target is not HOST:PORT")
+	}
+	if _, _, err := wire.ParseBegin(wire.AppendBegin(nil, wire.KindTCP, s)); err != nil {
+		return route.Target{}, errors.New("proxy: the target is too long, or not in printable ASCII: a name may need its xn-- form")
 	}
 	port, err := strconv.ParseUint(p, 10, 16)
 	if err != nil || port == 0 {

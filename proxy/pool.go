@@ -18,18 +18,21 @@ const (
 	usedLifetime  = 10 * time.Minute // a circuit takes no new streams so long after its first
 	spareLifetime = 30 * time.Minute // an unused one is replaced: its relays may have left the consensus
 	tendInterval  = 15 * time.Second
+	closeTimeout  = 30 * time.Second // for an exit to answer the end of a retired circuit's last stream
 )
 
 // held is a circuit in the pool. Its fields are under pool.mu.
 type held struct {
 	circuit   *circuit.Circuit
 	id        string
-	used      bool // it has an isolation label, and carries only streams of that
-	isolation string
+	used      bool // it has a label, and carries only streams of that
+	label     label
 	firstUse  time.Time
-	retired   bool // no new streams; closed when the last one ends
+	retired   bool // no new streams; closed when the last one has ended
 	pending   int  // dials that are about to open a stream
 	streams   map[*circuit.Conn]stream
+	ending    int // streams that were closed, and whose last bytes may be on their way
+	lastClose time.Time
 }
 
 // stream is what the pool remembers of an open stream, to show it to its user.
@@ -44,10 +47,32 @@ type pool struct {
 	mu       sync.Mutex
 	closed   bool
 	next     int
+	identity int // how often it was renewed
 	circuits map[string]*held
 	building map[string]*attempt
+	turns    map[purpose]*turn
+	lost     bool          // a spare has ended by itself
 	spares   chan struct{} // of size 1: a spare was taken or lost
 	running  sync.WaitGroup
+}
+
+// label is what streams must have in common to share a circuit. identity is the pool's of the moment when
+// the stream was asked for, so that one which NewIdentity overtakes shares with no later one.
+type label struct {
+	isolation string
+	identity  int
+}
+
+// purpose is what a circuit is built for when no spare fits, and turn one dial's turn to build it: all
+// others that want the same wait for it.
+type purpose struct {
+	label
+	target route.Target
+}
+
+type turn struct {
+	done chan struct{}
+	err  error // after done: why it failed, if another dial's would too
 }
 
 // attempt is a circuit being built.
@@ -58,13 +83,20 @@ type attempt struct {
 }
 
 func (p *pool) init() {
-	p.circuits, p.building = map[string]*held{}, map[string]*attempt{}
+	p.circuits, p.building, p.turns = map[string]*held{}, map[string]*attempt{}, map[purpose]*turn{}
 	p.spares = make(chan struct{}, 1)
+}
+
+// labelled returns the label of a stream that is asked for now.
+func (p *pool) labelled(isolation string) label {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return label{isolation, p.identity}
 }
 
 // take returns a circuit for a stream: one of the same label, else a spare, which gets the label. It
 // counts as pending until opened or released. Nil: none fits.
-func (p *pool) take(isolation string, fits func(*netdoc.Relay) bool) *held {
+func (p *pool) take(l label, fits func(*netdoc.Relay) bool) *held {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -73,7 +105,7 @@ func (p *pool) take(isolation string, fits func(*netdoc.Relay) bool) *held {
 		if h.retired || !fits(h.circuit.Exit()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
 			continue
 		}
-		if h.used && (h.isolation != isolation || now.Sub(h.firstUse) > usedLifetime) {
+		if h.used && (h.label != l || now.Sub(h.firstUse) > usedLifetime) {
 			continue
 		}
 		if best == nil || better(h, best) {
@@ -84,7 +116,8 @@ func (p *pool) take(isolation string, fits func(*netdoc.Relay) bool) *held {
 		return nil
 	}
 	if !best.used {
-		best.used, best.isolation, best.firstUse = true, isolation, now
+		best.used, best.label, best.firstUse = true, l, now
+		best.retired = l.identity != p.identity
 		p.wakeSpares()
 	}
 	best.pending++
@@ -124,7 +157,7 @@ func (p *pool) release(h *held) {
 	p.closeIfDone(h)
 }
 
-// opened notes a stream until it is closed.
+// opened notes a stream until it is closed, and counts it until nothing of it is on its way any more.
 func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.mu.Lock()
 	h.pending--
@@ -132,7 +165,13 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.mu.Unlock()
 	conn.OnClose(func() {
 		p.mu.Lock()
+		defer p.mu.Unlock()
 		delete(h.streams, conn)
+		h.ending++
+		h.lastClose = time.Now()
+	}, func() {
+		p.mu.Lock()
+		h.ending--
 		p.mu.Unlock()
 		p.closeIfDone(h)
 	})
@@ -145,9 +184,10 @@ func (p *pool) retire(h *held) {
 	p.closeIfDone(h)
 }
 
-// retireAll retires every circuit that has carried a stream.
+// retireAll retires every circuit that has carried a stream, and those that dials of this moment will take.
 func (p *pool) retireAll() {
 	p.mu.Lock()
+	p.identity++
 	var used []*held
 	for _, h := range p.circuits {
 		if h.used {
@@ -163,7 +203,8 @@ func (p *pool) retireAll() {
 
 func (p *pool) closeIfDone(h *held) {
 	p.mu.Lock()
-	done := h.retired && h.pending == 0 && len(h.streams) == 0
+	ended := h.ending == 0 || time.Since(h.lastClose) > closeTimeout
+	done := h.retired && h.pending == 0 && len(h.streams) == 0 && ended
 	p.mu.Unlock()
 	if done {
 		h.circuit.Close()
@@ -176,18 +217,19 @@ func (p *pool) remove(h *held) {
 	defer p.mu.Unlock()
 	delete(p.circuits, h.id)
 	if !h.used {
+		p.lost = p.lost || !h.retired
 		p.wakeSpares()
 	}
 }
 
-// tend retires circuits that are past their time.
+// tend retires circuits that are past their time, and closes those whose exits do not answer in time.
 func (p *pool) tend(now time.Time) {
 	p.mu.Lock()
 	var due []*held
 	for _, h := range p.circuits {
 		old := h.used && now.Sub(h.firstUse) > usedLifetime || !h.used && now.Sub(h.circuit.Began()) > spareLifetime
-		if old && !h.retired {
-			h.retired = true
+		h.retired = h.retired || old
+		if h.retired {
 			due = append(due, h)
 		}
 	}
@@ -197,7 +239,37 @@ func (p *pool) tend(now time.Time) {
 	}
 }
 
-// missing returns how many spares are neither there nor being built.
+// takeTurn returns the turn to build for a purpose; mine is false if it is another dial's.
+func (p *pool) takeTurn(why purpose) (t *turn, mine bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.turns[why]; t != nil {
+		return t, false
+	}
+	t = &turn{done: make(chan struct{})}
+	p.turns[why] = t
+	return t, true
+}
+
+// endTurn lets those go on who waited for a turn.
+func (p *pool) endTurn(why purpose, t *turn, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.turns, why)
+	t.err = err
+	close(t.done)
+}
+
+// lostSpare reports, once, that a spare has ended by itself.
+func (p *pool) lostSpare() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	lost := p.lost
+	p.lost = false
+	return lost
+}
+
+// missing returns how many spares are not there.
 func (p *pool) missing(want int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,7 +341,7 @@ func (p *Proxy) Circuits() []CircuitInfo {
 
 func (h *held) info(now time.Time) CircuitInfo {
 	info := CircuitInfo{
-		ID: h.id, State: "ready", Route: h.circuit.Route(), Isolation: h.isolation,
+		ID: h.id, State: "ready", Route: h.circuit.Route(), Isolation: h.label.isolation,
 		Took: h.circuit.Took(), Age: now.Sub(h.circuit.Began()),
 	}
 	if h.retired {

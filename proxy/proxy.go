@@ -107,6 +107,9 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	var err error
 	if p.node, err = link.NewNode(link.Config{Conn: socket, Log: p.log}); err != nil {
+		if p.conn != nil {
+			p.conn.Close()
+		}
 		return nil, err
 	}
 	p.client = directory.NewClient(p.node)

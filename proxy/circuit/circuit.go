@@ -52,7 +52,6 @@ type Circuit struct {
 	began   time.Time
 	took    time.Duration
 	done    chan struct{}
-	err     error // after done
 }
 
 // Build makes a circuit along route, first hop first, over node. It takes one round trip of the whole
@@ -123,10 +122,8 @@ func buildError(route []*netdoc.Relay, err error) error {
 func (c *Circuit) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
-	err := c.session.Run(c.stream, c.codec)
-	c.err = err
-	close(c.done)
-	return err
+	defer close(c.done)
+	return c.session.Run(c.stream, c.codec)
 }
 
 // Close destroys the circuit and breaks its streams.
@@ -159,22 +156,24 @@ func (c *Circuit) Bytes() (in, out int64) { return c.session.Bytes() }
 func (c *Circuit) Open(ctx context.Context, target string) (*Conn, error) {
 	st, err := c.session.Open(wire.KindTCP, target)
 	if err != nil {
-		return nil, err
+		return nil, translate(err)
 	}
 	if err := st.Connected(ctx); err != nil {
 		st.Close()
-		return nil, err
+		return nil, translate(err)
 	}
 	return &Conn{stream: st}, nil
 }
 
-// translate gives a stream's errors the names that users of net.Conn know.
+// translate gives a stream's errors the names that users of net.Conn and of this package know.
 func translate(err error) error {
 	switch {
 	case err == nil, err == io.EOF:
 		return err
 	case errors.Is(err, mux.ErrDeadline):
 		return os.ErrDeadlineExceeded
+	case errors.Is(err, mux.ErrClosed) && !errors.Is(err, ErrClosed):
+		return fmt.Errorf("%w: %w", ErrClosed, err)
 	default:
 		return err
 	}

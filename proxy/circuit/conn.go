@@ -15,13 +15,16 @@ type Conn struct {
 	stream *mux.Stream
 	once   sync.Once
 	closed func() // called once by Close, if set
+	ended  func() // called once behind it, if set
 }
 
 // nowhere is the address of both ends; programs that expect TCP find the type they expect.
 var nowhere = &net.TCPAddr{IP: net.IPv4zero}
 
-// OnClose sets what the first Close calls. It is not for concurrent use.
-func (c *Conn) OnClose(f func()) { c.closed = f }
+// OnClose sets what the first Close calls, and what is called when the exit has answered it or the circuit
+// is gone: until then, what was written may still be on its way, and would be lost with the circuit. ended
+// must not block. OnClose is not for concurrent use.
+func (c *Conn) OnClose(closed, ended func()) { c.closed, c.ended = closed, ended }
 
 // Read implements net.Conn. After the destination's last byte it returns io.EOF; when the stream was cut
 // short, a *wire.EndError or ErrClosed.
@@ -57,6 +60,9 @@ func (c *Conn) Close() error {
 		c.stream.Close()
 		if c.closed != nil {
 			c.closed()
+		}
+		if c.ended != nil {
+			c.stream.OnDone(c.ended)
 		}
 	})
 	return nil
