@@ -156,7 +156,7 @@ func (n *hosts) add(name, address string) *host {
 	n.sh(n.top, fmt.Sprintf(`
 		mkdir %[1]s
 		ip netns add %[1]s
-		ip link add %[1]s type veth peer name eth0 netns %[1]s
+		ip link add name %[1]s type veth peer name eth0 netns %[1]s
 		ip link set %[1]s master switch up
 		ip -n %[1]s addr add %[2]s/16 dev eth0
 		ip -n %[1]s link set eth0 up
@@ -360,7 +360,7 @@ func (n *hosts) fetches(commands string) bool {
 
 func runHosts(t *testing.T, binary string) {
 	n := &hosts{t: t, binary: binary, top: t.TempDir(), blocks: pageBlocks(t), all: map[string]*host{}}
-	n.sh(n.top, "mkdir admin\nip link add switch type bridge\nip link set switch up")
+	n.sh(n.top, "mkdir admin\nip link add name switch type bridge\nip link set switch up")
 	for i := 1; i <= 4; i++ {
 		n.add(fmt.Sprintf("authority%d", i), fmt.Sprintf("10.77.1.%d", i))
 	}
