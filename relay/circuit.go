@@ -25,7 +25,7 @@ type circuit struct {
 // when it returns, if nothing else did so before.
 func (r *Relay) serveCircuit(ctx context.Context, s *link.Stream) {
 	c := &circuit{relay: r, prev: s, bucket: r.admission.bucket(s.Link().Peer(), s.Link().RemoteAddr().Addr())}
-	if !c.bucket.Allow() {
+	if r.drain.under() || !c.bucket.Allow() {
 		s.Reset(wire.ResetOverloaded)
 		return
 	}
@@ -34,9 +34,10 @@ func (r *Relay) serveCircuit(ctx context.Context, s *link.Stream) {
 		return
 	}
 	r.cfg.Trace.create(s, c.peeled)
+	defer r.drain.ended()
 	defer r.circuits.Add(-1)
 	verdict := c.peeled.Verdict
-	if r.circuits.Add(1) > maxCircuits && verdict == 0 {
+	if full := r.circuits.Add(1) > maxCircuits; (full || r.drain.under()) && verdict == 0 {
 		verdict = wire.StatusOverloaded
 	}
 	if next := c.peeled.Next; verdict == 0 && !c.peeled.Last && next == s.Link().Peer() {
@@ -71,6 +72,10 @@ func (c *circuit) readCreate(ctx context.Context) (code wire.ResetCode, ok bool)
 	if err != nil {
 		c.relay.log.Debug("CREATE not accepted", "cause", err)
 		return wire.ResetCreate, false
+	}
+	if err := c.relay.cfg.Store.Append(c.peeled.Replay); err != nil {
+		c.relay.log.Error("a circuit was turned away: the relay's state cannot be written", "err", err)
+		return wire.ResetOverloaded, false
 	}
 	return 0, true
 }

@@ -27,14 +27,14 @@ var errPolicy = errors.New("relay: the exit policy does not allow this address")
 // name was resolved, and once more in the moment of the system call: what a name resolves to, and what a
 // literal looks like, decides nothing.
 type dialer struct {
-	policy   netdoc.Policy
+	policy   func() *netdoc.Policy
 	own      func(netip.AddrPort) bool
 	resolver Resolver
 	connect  func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 func newDialer(cfg *Config) *dialer {
-	d := &dialer{policy: cfg.Policy, own: cfg.Own, resolver: cfg.Resolver, connect: cfg.Dial}
+	d := &dialer{policy: func() *netdoc.Policy { return &cfg.Policy }, own: cfg.Own, resolver: cfg.Resolver, connect: cfg.Dial}
 	if d.own == nil {
 		d.own = func(netip.AddrPort) bool { return false }
 	}
@@ -54,7 +54,7 @@ func (d *dialer) dial(ctx context.Context, target string) (conn net.Conn, reason
 	if err != nil {
 		return nil, wire.ReasonDNS
 	}
-	if !d.policy.IsExit() {
+	if !d.policy().IsExit() {
 		return nil, wire.ReasonPolicy // who dials nothing asks no resolver for strangers either
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -135,7 +135,7 @@ func (d *dialer) resolve(ctx context.Context, host string) ([]netip.Addr, wire.R
 }
 
 func (d *dialer) judge(to netip.AddrPort) error {
-	if !d.policy.Allows(to) || d.own(to) {
+	if !d.policy().Allows(to) || d.own(to) {
 		return errPolicy
 	}
 	return nil

@@ -74,7 +74,7 @@ func TestOldKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()
 			params := netdoc.Params{Round: netdoc.Duration(time.Hour), Valid: netdoc.Duration(valid), OnionKeyLifetime: netdoc.Duration(24 * time.Hour)}
-			k, err := newKeys(self, nil, params, began)
+			k, err := newKeys(self, nil, memory{}, params, began)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,7 +84,8 @@ func TestOldKey(t *testing.T) {
 				t.Fatalf("not rotated: %v", err)
 			}
 			late := rotated.Add(time.Hour)
-			c := &netdoc.Consensus{ValidUntil: late.Add(valid).UnixMilli(), Relays: []netdoc.Relay{{ID: test.lister, Key: replaced.Ref()}}}
+			listed := replaced.document()
+			c := &netdoc.Consensus{ValidUntil: late.Add(valid).UnixMilli(), Relays: []netdoc.Relay{{ID: test.lister, Key: listed.Ref()}}}
 			k.tend(late, c)
 			k.tend(rotated.Add(test.stays-time.Minute), c)
 			if k.old == nil {

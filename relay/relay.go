@@ -9,6 +9,8 @@
 //	  3' last hop: streams of package mux              exit.go
 //	     resolve, judge by policy, dial                dial.go
 //	     or return what an authority measures with     echo.go
+//	before it stops: let circuits end                  drain.go
+//	its onion keys, and what outlives the process      keys.go, store.go
 //
 // A relay dials no relay that is not in its consensus, and no destination that its policy does not allow
 // on the very address that is dialled. It knows its two neighbours and, as an exit, the destination; it
@@ -45,8 +47,11 @@ type Config struct {
 	// Conn is the relay's one UDP socket; the caller closes it after Run has returned.
 	Conn net.PacketConn
 
-	// OnionKey is the onion key to begin with; nil makes a new one.
+	// OnionKey is the onion key to begin with; nil takes up those in Store, or makes a new one.
 	OnionKey *onion.PrivateKey
+
+	// Store keeps the onion keys beyond the process. Nil: they end with it.
+	Store Store
 
 	// Advertise are the addresses in the descriptor. None: Conn's own address.
 	Advertise []netip.AddrPort
@@ -112,6 +117,8 @@ type Relay struct {
 	admission *admission
 	dialer    *dialer
 	budget    *mux.Budget
+	drain     *drain
+	policy    atomic.Pointer[netdoc.Policy]
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
 	echoes    atomic.Int64 // streams that authorities measure with
@@ -125,19 +132,25 @@ func New(cfg Config) (*Relay, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	r := &Relay{cfg: cfg, log: cfg.Log, peel: newPeelPool(), admission: newAdmission(), budget: mux.NewBudget(unreadBudget)}
+	r := &Relay{cfg: cfg, log: cfg.Log, peel: newPeelPool(), admission: newAdmission(), budget: mux.NewBudget(unreadBudget), drain: newDrain()}
+	r.policy.Store(&cfg.Policy)
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	if r.cfg.Trace == nil {
 		r.cfg.Trace = &Trace{}
 	}
+	if r.cfg.Store == nil {
+		r.cfg.Store = memory{}
+	}
 	r.alive, r.kill = context.WithCancel(context.Background())
 	var err error
-	if r.keys, err = newKeys(wire.PublicID(cfg.Identity), cfg.OnionKey, cfg.Network.Params, time.Now()); err != nil {
+	if r.keys, err = newKeys(wire.PublicID(cfg.Identity), cfg.OnionKey, r.cfg.Store, cfg.Network.Params, time.Now()); err != nil {
 		return nil, err
 	}
+	r.keys.log = r.log
 	r.dialer = newDialer(&r.cfg)
+	r.dialer.policy = r.policy.Load
 	r.node, err = link.NewNode(link.Config{
 		Conn: cfg.Conn, Identity: cfg.Identity, Log: r.log,
 		Known:     func(id wire.ID) bool { return r.follower.Known(id) || r.isAuthority(id) },
@@ -173,6 +186,16 @@ func (r *Relay) Circuits() int { return int(r.circuits.Load()) }
 // Consensus returns the newest consensus that the relay holds, nil before the first.
 func (r *Relay) Consensus() *netdoc.Consensus { return r.follower.Current() }
 
+// Changed returns a channel that is closed when Consensus next changes. Take it before looking at Consensus.
+func (r *Relay) Changed() <-chan struct{} { return r.follower.Changed() }
+
+// SetPolicy changes the exit policy: for every connection from now on, and in a new descriptor. Those that
+// stand are left alone.
+func (r *Relay) SetPolicy(p netdoc.Policy) {
+	r.policy.Store(&p)
+	r.keys.announce()
+}
+
 // Run serves until ctx ends or the relay fails, closes every link and connection, and returns the first
 // cause: nil after ctx.
 func (r *Relay) Run(ctx context.Context) error {
@@ -181,7 +204,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer stop()
 	g.Go(func() error { return r.node.Run(ctx) })
 	g.Go(func() error { return r.follower.Run(ctx) })
-	g.Go(func() error { return r.publisher.Run(ctx) })
+	g.Go(func() error { return r.publish(ctx) })
 	g.Go(func() error { return r.keys.run(ctx, r.follower) })
 	err := g.Wait()
 	r.client.Close()
@@ -212,7 +235,7 @@ func (r *Relay) descriptor() ([]byte, error) {
 	}
 	d := &netdoc.Descriptor{
 		Version: netdoc.Version, ID: r.ID(), Nickname: r.cfg.Nickname, Addresses: addrs,
-		OnionKeys: r.keys.published(), Policy: r.cfg.Policy, Family: r.cfg.Family, Bandwidth: r.cfg.Bandwidth,
+		OnionKeys: r.keys.published(), Policy: *r.policy.Load(), Family: r.cfg.Family, Bandwidth: r.cfg.Bandwidth,
 		Protocols: []uint64{wire.Version}, Software: software, Published: time.Now().UnixMilli(),
 	}
 	return d.Sign(r.cfg.Identity)

@@ -18,6 +18,7 @@ const (
 	codeTaken   = "port_taken"   // somebody else listens on --socks or --http
 	codeListen  = "listen"       // it can't be listened on for another reason
 	codeNetwork = "network_file" // --network names a file that is missing, unreadable or invalid
+	codeState   = "state"        // a directory or a key can't be used or written
 	codeFailed  = "failed"       // anything else
 )
 

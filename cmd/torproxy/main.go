@@ -9,6 +9,13 @@
 //	report.go      what is said, to a person (person.go, screen.go) or to a program (events.go)
 //	failure.go     an error as a person is told it
 //
+// For whoever runs a network, with OPERATORS.md beside this file as its manual:
+//
+//	network.go     make a network's files; network_show.go, look at it
+//	dirauth.go     an authority's run; passphrase.go, for its key
+//	relay.go       one or several relays' run; relay_member.go, what one of them tells and reads again
+//	role.go        what both have in common; notify.go and systemd.go for their supervisor
+//
 // Exit codes: 0 done, which for the client is being stopped by SIGINT or SIGTERM; 1 failed; 2 wrong usage:
 // a command line that no machine and no network could carry out. A network file that is missing or invalid
 // and a port that is taken are therefore 1, a port that is no number is 2.

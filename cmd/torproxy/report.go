@@ -67,6 +67,19 @@ func (o *output) attend() {
 	}
 }
 
+// roleLog returns the logger of a relay or an authority, whose log is what it has to say: changes, and
+// with -v every step.
+func (o *output) roleLog() *slog.Logger {
+	switch {
+	case o.quiet:
+		return o.logger(slog.LevelError)
+	case o.verbose > 0:
+		return o.logger(slog.LevelDebug)
+	default:
+		return o.logger(slog.LevelInfo)
+	}
+}
+
 func (o *output) logger(level slog.Leveler) *slog.Logger {
 	return slog.New(tint.NewTextHandler(o.stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !o.stderr.colours}))
 }

@@ -71,7 +71,7 @@ func newRoot(out *output) *cobra.Command {
 	})
 	addClientFlags(root, &o, out)
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newCompletion(root), newVersion())
+	root.AddCommand(newRelay(out), newDirauth(out), newNetwork(out), newCompletion(root), newVersion())
 	return root
 }
 

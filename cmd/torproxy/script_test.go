@@ -31,6 +31,8 @@ func TestMain(m *testing.M) {
 //	says REGEXP                 wait for a line like this on its stderr
 //	interrupt, terminate        send it SIGINT or SIGTERM
 //	ends CODE                   wait until it has ended, with this exit code
+//	hangup                      send it SIGHUP
+//	ports NAME...               call free UDP addresses of 127.0.0.1 $NAME
 //	occupy                      take a free port of 127.0.0.1 and call the address $taken
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -47,7 +49,9 @@ func TestScripts(t *testing.T) {
 			"says":      func(ts *testscript.TestScript, _ bool, args []string) { awaitLine(ts, &sessionOf(ts).stderr, args[0]) },
 			"interrupt": func(ts *testscript.TestScript, _ bool, _ []string) { signalTo(ts, os.Interrupt) },
 			"terminate": func(ts *testscript.TestScript, _ bool, _ []string) { signalTo(ts, syscall.SIGTERM) },
+			"hangup":    func(ts *testscript.TestScript, _ bool, _ []string) { signalTo(ts, syscall.SIGHUP) },
 			"ends":      ends,
+			"ports":     ports,
 			"occupy":    occupy,
 		},
 	})
@@ -216,6 +220,16 @@ func ends(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if code := fmt.Sprint(s.command.ProcessState.ExitCode()); code != args[0] {
 		ts.Fatalf("ended with %s (%v), not %s; it said:\n%s", code, s.command.ProcessState, args[0], s.stderr.rest())
+	}
+}
+
+// ports finds addresses for processes that are told each other's before they start.
+func ports(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+		ts.Check(err)
+		defer conn.Close() // all of them are different
+		ts.Setenv(name, conn.LocalAddr().String())
 	}
 }
 
