@@ -26,7 +26,7 @@ const (
 	measureTime    = 10 * time.Second // for one, handshake and all: what is slower has no value
 	measureRate    = 256 << 10        // bytes per second that all measurements together send, on average
 	leastTransfer  = 64 << 10         // bytes of one measurement
-	mostTransfer   = 4 << 20
+	mostTransfer   = 2 << 20
 )
 
 // meter measures how much the relays of a roster carry, one now and then.

@@ -37,13 +37,13 @@ type world struct {
 
 // line is a socket that can be cut off.
 type line struct {
-	net.PacketConn
+	*simnet.SimConn
 	cut atomic.Bool
 }
 
 func (l *line) ReadFrom(p []byte) (int, net.Addr, error) {
 	for {
-		n, from, err := l.PacketConn.ReadFrom(p)
+		n, from, err := l.SimConn.ReadFrom(p)
 		if err != nil || !l.cut.Load() {
 			return n, from, err
 		}
@@ -54,7 +54,7 @@ func (l *line) WriteTo(p []byte, to net.Addr) (int, error) {
 	if l.cut.Load() {
 		return len(p), nil
 	}
-	return l.PacketConn.WriteTo(p, to)
+	return l.SimConn.WriteTo(p, to)
 }
 
 // inWorld runs f in a bubble, on a network of localnet's usual shape. f's machines are gone when it returns.
@@ -63,7 +63,7 @@ func inWorld(t *testing.T, delay time.Duration, cfg localnet.Config, f func(ctx 
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{sim: &simnet.Simnet{Router: &simnet.PerfectRouter{}}, delay: delay}
 		cfg.Listen = func(netip.AddrPort) (net.PacketConn, error) {
-			l := &line{PacketConn: w.socket()}
+			l := &line{SimConn: w.socket()}
 			w.lines = append(w.lines, l)
 			return l, nil
 		}
@@ -99,7 +99,7 @@ func inWorld(t *testing.T, delay time.Duration, cfg localnet.Config, f func(ctx 
 }
 
 // socket puts a machine on the network, before it starts.
-func (w *world) socket() net.PacketConn {
+func (w *world) socket() *simnet.SimConn {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.hosts++
