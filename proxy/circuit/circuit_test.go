@@ -52,7 +52,10 @@ func onBed(t *testing.T, serve func(b *bed, s *link.Stream), f func(ctx context.
 		b := &bed{t: t}
 		b.relay = &netdoc.Relay{
 			ID: wire.PublicID(identity), Nickname: "anna", Addresses: []netip.AddrPort{addr},
-			OnionKeys: []netdoc.OnionKey{{Public: key.Public()}},
+			Key: netdoc.KeyRef{Digest: key.Digest()},
+		}
+		if err := b.relay.Attach(key.Public()); err != nil {
+			t.Fatal(err)
 		}
 		b.ring = onion.NewKeyring(b.relay.ID, key, 100)
 		relay, err := link.NewNode(link.Config{Conn: relayConn, Identity: identity, Circuit: func(_ context.Context, s *link.Stream) { serve(b, s) }})
