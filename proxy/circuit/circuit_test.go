@@ -52,7 +52,7 @@ func onBed(t *testing.T, serve func(b *bed, s *link.Stream), f func(ctx context.
 		b := &bed{t: t}
 		b.relay = &netdoc.Relay{
 			ID: wire.PublicID(identity), Nickname: "anna", Addresses: []netip.AddrPort{addr},
-			Key: netdoc.KeyRef{Digest: netdoc.DigestOf(key.Public())},
+			Key: netdoc.KeyRef{Digest: key.Digest()},
 		}
 		if err := b.relay.Attach(key.Public()); err != nil {
 			t.Fatal(err)
