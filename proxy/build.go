@@ -37,6 +37,7 @@ func (p *Proxy) circuitFor(ctx context.Context, why purpose, avoid map[wire.ID]s
 		if err != nil {
 			return nil, err
 		}
+		p.pool.retireGone(c)
 		if h := p.pool.take(why.label, fits); h != nil {
 			return h, nil
 		}
@@ -194,6 +195,9 @@ func (p *Proxy) keepSpares(ctx context.Context) error {
 		case <-p.pool.spares:
 		case <-changed:
 			retry, again = retryMin, nil
+			if c := p.follower.Current(); c != nil {
+				p.pool.retireGone(c)
+			}
 		case <-again:
 			p.pool.lostSpare() // what was lost meanwhile has been waited for
 			again = nil

@@ -224,11 +224,30 @@ func (p *pool) remove(h *held) {
 
 // tend retires circuits that are past their time, and closes those whose exits do not answer in time.
 func (p *pool) tend(now time.Time) {
+	p.retireIf(func(h *held) bool {
+		return h.used && now.Sub(h.firstUse) > usedLifetime || !h.used && now.Sub(h.circuit.Began()) > spareLifetime
+	})
+}
+
+// retireGone retires circuits through relays that a consensus does not list: most often they are dead, and a
+// new stream would wait for them until their link's time-out.
+func (p *pool) retireGone(c *netdoc.Consensus) {
+	p.retireIf(func(h *held) bool {
+		for _, r := range h.circuit.Route() {
+			if _, listed := c.Relay(r.ID); !listed {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// retireIf retires the circuits that f says, and closes retired ones that are done with.
+func (p *pool) retireIf(f func(*held) bool) {
 	p.mu.Lock()
 	var due []*held
 	for _, h := range p.circuits {
-		old := h.used && now.Sub(h.firstUse) > usedLifetime || !h.used && now.Sub(h.circuit.Began()) > spareLifetime
-		h.retired = h.retired || old
+		h.retired = h.retired || f(h)
 		if h.retired {
 			due = append(due, h)
 		}

@@ -52,6 +52,16 @@ func TestRelayComesAndGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, c, "the stopped relay is out", func(d *netdoc.Consensus) bool { _, in := d.Relay(gone); return !in })
+	conn, err := c.Dialer("after").DialContext(t.Context(), "tcp", site.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range routeOf(t, c, site.Listener.Addr().String()) {
+		if id == gone {
+			t.Error("a new connection goes through the relay that is out")
+		}
+	}
+	conn.Close()
 	if got := get(t, c.viaSOCKS(t), site.URL); got != "here" {
 		t.Errorf("got %q", got)
 	}

@@ -18,7 +18,7 @@ import (
 type Link struct {
 	node    *Node
 	conn    *quic.Conn
-	peer    wire.ID // zero: a client
+	peer    wire.ID // whose key the other end has shown; zero: it showed none
 	dialled bool    // by this node
 
 	mu       sync.Mutex
@@ -38,8 +38,14 @@ func newLink(n *Node, conn *quic.Conn, peer wire.ID, dialled bool) *Link {
 	return l
 }
 
-// Peer returns the relay at the other end, or the zero ID for a client.
-func (l *Link) Peer() wire.ID { return l.peer }
+// Peer returns the relay at the other end, or the zero ID for a client. Who dialled us counts as a relay
+// from the moment that Config.Known says so: it may have linked before we heard of it.
+func (l *Link) Peer() wire.ID {
+	if l.dialled || l.node.knows(l.peer) {
+		return l.peer
+	}
+	return wire.ID{}
+}
 
 // RemoteAddr returns the peer's address as the socket sees it.
 func (l *Link) RemoteAddr() netip.AddrPort {

@@ -123,21 +123,23 @@ func (n *Node) accepted(conn *quic.Conn) {
 		n.cfg.Directory(n.alive, conn)
 		return
 	}
-	id, ok, err := peerID(state)
+	id, _, err := peerID(state)
 	if err != nil {
 		return
 	}
-	if !ok || n.cfg.Known == nil || !n.cfg.Known(id) {
-		id = wire.ID{}
-	}
 	l := newLink(n, conn, id, false)
 	defer n.lost(l)
-	n.log.Debug("link accepted", "peer", id.Short())
-	if !id.IsZero() {
+	n.log.Debug("link accepted", "peer", l.Peer().Short())
+	if n.knows(id) {
 		n.accept(l)
 	}
 	n.handlers.Go(func() { l.refuseOneWay(n.alive) })
 	l.serve(n.alive)
+}
+
+// knows reports whether an identity is a relay of this node's consensus.
+func (n *Node) knows(id wire.ID) bool {
+	return !id.IsZero() && n.cfg.Known != nil && n.cfg.Known(id)
 }
 
 // track notes a live connection, which must be given to forget in the end; when the node is already closed
