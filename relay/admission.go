@@ -16,10 +16,11 @@ type admission struct {
 	mu      sync.Mutex
 	clients map[netip.Prefix]*rate.Limiter
 	relays  map[wire.ID]*rate.Limiter
+	seats   map[netip.Prefix]int // circuits that stand, per client address
 }
 
 func newAdmission() *admission {
-	return &admission{clients: map[netip.Prefix]*rate.Limiter{}, relays: map[wire.ID]*rate.Limiter{}}
+	return &admission{clients: map[netip.Prefix]*rate.Limiter{}, relays: map[wire.ID]*rate.Limiter{}, seats: map[netip.Prefix]int{}}
 }
 
 // bucket returns the bucket that circuits from this peer are charged to. A full table is thrown away
@@ -30,15 +31,41 @@ func (a *admission) bucket(peer wire.ID, from netip.Addr) *rate.Limiter {
 	if !peer.IsZero() {
 		return bucketIn(a.relays, peer, linkRate, linkBurst)
 	}
+	return bucketIn(a.clients, clientPrefix(from), clientRate, clientBurst)
+}
+
+// clientPrefix is what counts as one client: an IPv4 address, or an IPv6 /64.
+func clientPrefix(from netip.Addr) netip.Prefix {
+	from = from.WithZone("")
 	bits := 32
 	if from.Is6() {
 		bits = 64
 	}
 	prefix, err := from.Prefix(bits)
 	if err != nil {
-		prefix = netip.Prefix{}
+		return netip.Prefix{}
 	}
-	return bucketIn(a.clients, prefix, clientRate, clientBurst)
+	return prefix
+}
+
+// enter takes a seat for a circuit of a client; false: it has all that it may have. leave gives it back.
+// Relays have no such bound: their circuits are those of many clients.
+func (a *admission) enter(client netip.Prefix) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.seats[client] >= clientCircuits {
+		return false
+	}
+	a.seats[client]++
+	return true
+}
+
+func (a *admission) leave(client netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.seats[client]--; a.seats[client] == 0 {
+		delete(a.seats, client)
+	}
 }
 
 func bucketIn[K comparable](m map[K]*rate.Limiter, key K, perSecond rate.Limit, burst int) *rate.Limiter {

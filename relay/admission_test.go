@@ -58,3 +58,32 @@ func TestFailedCost(t *testing.T) {
 		}
 	})
 }
+
+// TestSeats checks that a client has its bound of circuits, that others are not concerned, and that a circuit
+// that has ended makes room.
+func TestSeats(t *testing.T) {
+	a := newAdmission()
+	one, other := clientPrefix(netip.MustParseAddr("198.41.0.4")), clientPrefix(netip.MustParseAddr("198.41.0.5"))
+	for range clientCircuits {
+		if !a.enter(one) {
+			t.Fatal("no seat below the bound")
+		}
+	}
+	if a.enter(one) {
+		t.Error("a seat above the bound")
+	}
+	if !a.enter(other) {
+		t.Error("no seat for another client")
+	}
+	a.leave(one)
+	if !a.enter(one) {
+		t.Error("no seat after one was given back")
+	}
+	for range clientCircuits {
+		a.leave(one)
+	}
+	a.leave(other)
+	if len(a.seats) != 0 {
+		t.Errorf("%d clients without circuits are remembered", len(a.seats))
+	}
+}

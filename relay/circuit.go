@@ -29,6 +29,14 @@ func (r *Relay) serveCircuit(ctx context.Context, s *link.Stream) {
 		s.Reset(wire.ResetOverloaded)
 		return
 	}
+	if s.Link().Peer().IsZero() {
+		client := clientPrefix(s.Link().RemoteAddr().Addr())
+		if !r.admission.enter(client) {
+			s.Reset(wire.ResetOverloaded)
+			return
+		}
+		defer r.admission.leave(client)
+	}
 	if code, ok := c.readCreate(ctx); !ok {
 		s.Reset(code)
 		return

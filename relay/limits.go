@@ -37,6 +37,7 @@ const (
 	// times, since it may be a probe of that hop's limits.
 	clientRate, clientBurst = 100, 500
 	linkRate, linkBurst     = 1000, 4000
+	clientCircuits          = 4096 // of one client address that stand at once; beyond it, reset "overloaded"
 	failedCost              = 5
 	maxLimiters             = 65536 // addresses remembered; the table starts anew beyond it
 
