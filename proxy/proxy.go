@@ -155,3 +155,27 @@ func (p *Proxy) NewIdentity() {
 	p.pool.retireAll()
 	p.log.Info("new identity: later connections use new circuits")
 }
+
+// Offer gives the proxy what Snapshot of an earlier run returned, so that it need not begin with the
+// authorities: it knows mirrors, and may be ready at once. It is verified like everything else; the error
+// says why it is of no use, most often because it is too old.
+func (p *Proxy) Offer(consensus, onionKeys []byte) error {
+	if err := p.follower.Offer(consensus); err != nil {
+		return err
+	}
+	p.follower.OfferKeys(onionKeys)
+	return nil
+}
+
+// Snapshot returns the consensus in use, and the onion keys that it names, one behind the other; nil
+// before the first. All of it is public.
+func (p *Proxy) Snapshot() (consensus, onionKeys []byte) {
+	c := p.follower.Current()
+	if c == nil {
+		return nil, nil
+	}
+	for i := range c.Relays {
+		onionKeys = append(onionKeys, c.Relays[i].OnionKey()...)
+	}
+	return c.Raw(), onionKeys
+}

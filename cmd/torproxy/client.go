@@ -24,7 +24,7 @@ import (
 //  1. open        listen on both ports, first of all: a taken one is known at once
 //  2.             make them known, so that nothing in this process ever connects to them
 //  3. findNetwork read the network file, or make a network of our own
-//  4.             make the proxy
+//  4.             make the proxy, and give it what an earlier run has kept
 //  5. warn        of what the flags give away
 //  6. serve       run the network, the proxy, SOCKS and HTTP: both answer from the start, and what
 //     comes before the first circuit waits for it
@@ -46,6 +46,7 @@ type client struct {
 	network   *netdoc.Network
 	embedded  *localnet.Network // nil: the network is somewhere else
 	proxy     *proxy.Proxy
+	cache     *cache // nil: nothing is kept
 
 	announced bool // progress has told the addresses
 }
@@ -64,6 +65,12 @@ func runClient(ctx context.Context, o options, out *output) error {
 		return err
 	}
 	var err error
+	if c.options.dataDir != "" {
+		if c.cache, err = openCache(string(c.options.dataDir), c.log); err != nil {
+			return err
+		}
+		defer c.cache.dir.Close()
+	}
 	c.proxy, err = proxy.New(proxy.Config{
 		Network: c.network, Hops: int(o.hops), Listeners: &c.listeners, Progress: c.progress, Log: c.log,
 	})
@@ -72,6 +79,9 @@ func runClient(ctx context.Context, o options, out *output) error {
 			c.embedded.Close() // it never ran
 		}
 		return err
+	}
+	if c.cache != nil {
+		c.cache.load(c.proxy)
 	}
 	c.warn()
 	if err := c.serve(ctx); err != nil && ctx.Err() == nil {
@@ -201,6 +211,9 @@ func (c *client) serve(ctx context.Context) error {
 		run("the private network has failed", c.embedded.Run)
 	}
 	run("the proxy has failed", c.proxy.Run)
+	if c.cache != nil {
+		run("the data directory has failed", func(ctx context.Context) error { return c.cache.run(ctx, c.proxy) })
+	}
 	run("the SOCKS port has failed", c.serveSOCKS)
 	run("the HTTP port has failed", c.serveHTTP)
 	return g.Wait()

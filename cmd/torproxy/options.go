@@ -17,6 +17,7 @@ type options struct {
 	socks   listenAddress
 	http    listenAddress
 	network fileName // "": the embedded network
+	dataDir fileName // "": nothing is kept
 }
 
 // check finds what is wrong with flags that are right one by one.
@@ -24,10 +25,13 @@ func (o *options) check() error {
 	if o.socks == (listenAddress{network: "tcp", address: o.http.address}) && !o.http.anyPort() {
 		return fmt.Errorf("--socks and --http are both %s, but need a port each", o.http.address)
 	}
+	if o.dataDir != "" && o.network == "" {
+		return errors.New("--data-dir keeps what is known of a network, but the private one is new at every start: give --network too")
+	}
 	return nil
 }
 
-// fileName is the value of --network.
+// fileName is the value of --network and --data-dir.
 type fileName string
 
 func (n *fileName) String() string { return string(*n) }

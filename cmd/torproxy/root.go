@@ -82,6 +82,7 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	f.Var(&o.socks, "socks", "listen for SOCKS5 on `ADDRESS`: IP:PORT (port 0 picks a free one) or unix:/path")
 	f.Var(&o.http, "http", "listen as an HTTP proxy on `ADDRESS`; its own page shows what goes on")
 	f.Var(&o.network, "network", "the network to use, as described by `FILE` (default: a private one on this machine)")
+	f.Var(&o.dataDir, "data-dir", "keep the last consensus in `DIR`, to be ready sooner at the next start")
 	f.BoolVar(&out.json, "json", false, "print events on stdout, one JSON object per line")
 	f.CountVarP(&out.verbose, "verbose", "v", "log what happens; -vv also destinations and addresses``") // takes no value, and `` says so
 	f.BoolVarP(&out.quiet, "quiet", "q", false, "print nothing but errors")
@@ -97,6 +98,7 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	root.RegisterFlagCompletionFunc("socks", cobra.NoFileCompletions)
 	root.RegisterFlagCompletionFunc("http", cobra.NoFileCompletions)
 	root.MarkFlagFilename("network", "json")
+	root.MarkFlagDirname("data-dir")
 }
 
 // noArguments accepts none; a word in a command's place may be a command's name misspelt.

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -174,4 +177,41 @@ func TestFewAuthorities(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStartFromMirrors starts a client that knows the consensus of an earlier run in a network whose
+// authorities do not answer: it is ready, and gets the next consensus from the relays.
+func TestStartFromMirrors(t *testing.T) {
+	n := startNetwork(t, localnet.Config{Params: shortRounds})
+	first := startClient(t, n, proxy.Config{}).awaitReady(t)
+	await(t, first, "all relays run", func(d *netdoc.Consensus) bool { return len(d.Relays) == localnet.DefaultRelays })
+	nobody := listen(t).Addr().(*net.TCPAddr).AddrPort() // a TCP port: nothing answers there over UDP
+	deaf := *n.File()
+	deaf.Authorities = slices.Clone(deaf.Authorities)
+	for i := range deaf.Authorities {
+		deaf.Authorities[i].Addresses = []netip.AddrPort{nobody}
+	}
+	p, err := proxy.New(proxy.Config{Network: &deaf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Offer(first.Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	offered := p.Consensus()
+	if offered == nil {
+		t.Fatal("the offered consensus is not used")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	second := &client{Proxy: p}
+	second.awaitReady(t)
+	await(t, second, "a newer consensus", func(d *netdoc.Consensus) bool { return d.ValidAfter > offered.ValidAfter })
 }

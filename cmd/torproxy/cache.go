@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"torproxy/cmd/torproxy/internal/state"
+	"torproxy/proxy"
+	"torproxy/wire/netdoc"
+)
+
+// The files of a client's data directory: the last consensus, and the onion keys that it names. Both are
+// public; what the client did with them is nowhere.
+const (
+	consensusName = "consensus"
+	onionKeysName = "onionkeys"
+
+	maxOnionKeys = netdoc.MaxRelays * netdoc.OnionKeySize
+
+	// cacheInterval is how often the files are written while the client runs, besides at its end.
+	cacheInterval = time.Minute
+)
+
+// cache keeps the consensus over a restart of the client.
+type cache struct {
+	dir *state.Dir
+	log *slog.Logger
+}
+
+// openCache opens --data-dir, which nobody else may use meanwhile.
+func openCache(path string, log *slog.Logger) (*cache, error) {
+	dir, err := openState(state.Open, "data-dir", path)
+	if err != nil {
+		return nil, err
+	}
+	return &cache{dir: dir, log: log}, nil
+}
+
+// load offers the proxy what an earlier run has kept. What is of no use is left alone: the authorities have
+// newer.
+func (c *cache) load(p *proxy.Proxy) {
+	consensus, err := state.ReadBounded(c.dir.Path(consensusName), netdoc.MaxConsensus)
+	if err == nil {
+		// Keys that are missing or damaged are fetched.
+		keys, _ := state.ReadBounded(c.dir.Path(onionKeysName), maxOnionKeys)
+		err = p.Offer(consensus, keys)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.log.Info("the consensus in the data directory is of no use", "cause", err)
+	}
+}
+
+// run keeps the newest consensus until ctx ends.
+func (c *cache) run(ctx context.Context, p *proxy.Proxy) error {
+	defer c.save(p)
+	var saved time.Time
+	for {
+		changed := p.Changed()
+		if now := time.Now(); now.Sub(saved) >= cacheInterval {
+			c.save(p)
+			saved = now
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// save writes both files, the keys first: a consensus without some of its keys is of use, too.
+func (c *cache) save(p *proxy.Proxy) {
+	consensus, keys := p.Snapshot()
+	if consensus == nil {
+		return
+	}
+	err := state.Replace(c.dir.Path(onionKeysName), keys, 0o600)
+	if err == nil {
+		err = state.Replace(c.dir.Path(consensusName), consensus, 0o600)
+	}
+	if err != nil {
+		c.log.Warn("the data directory cannot be written", "err", err)
+	}
+}
