@@ -22,8 +22,9 @@ const (
 )
 
 // roster is the relays that an authority knows: it admits descriptors, notes what tests said, and lists
-// them for the vote. Safe for concurrent use. The store is written under its lock, so that what is stored
-// last is what was admitted last.
+// them for the vote. Safe for concurrent use. The store is written outside mu, for a flood of
+// registrations must not make those wait who only look a relay up; and one change at a time, so that what is
+// stored last is what was admitted last.
 type roster struct {
 	network *netdoc.Network
 	store   Store
@@ -33,7 +34,10 @@ type roster struct {
 	plan    measurePlan
 	changed chan struct{} // holds a token when a test became due earlier than it was
 
+	storing sync.Mutex // is taken before mu, and held while the store is written
+
 	mu       sync.Mutex
+	dropped  []wire.ID // removed, and not yet from the store
 	members  map[wire.ID]*member
 	past     map[wire.ID]Record                   // what the store knew of relays that have not come yet
 	byDigest map[netdoc.Digest]*netdoc.Descriptor // current and previous ones
@@ -112,19 +116,27 @@ var errNotStored = errors.New("this authority cannot store descriptors at presen
 
 // admit judges a descriptor, whose signature was verified, and takes it in or says why not.
 func (r *roster) admit(d *netdoc.Descriptor, now time.Time) directory.Registration {
+	r.storing.Lock()
+	defer r.storing.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	a := r.take(d, now)
+	m := r.members[d.ID]
+	store := a.Result != directory.Refused && m.unstored
+	r.mu.Unlock()
+	r.forget()
 	if a.Result == directory.Added {
 		r.log.Info("relay joined", "relay", d.ID.Short(), "nickname", d.Nickname, "addresses", d.Addresses)
 	}
-	if m := r.members[d.ID]; a.Result != directory.Refused && m.unstored {
-		if err := r.store.SaveDescriptor(d.ID, d.Raw()); err != nil {
-			r.log.Error("descriptor not stored", "relay", d.ID.Short(), "err", err)
-			return refused(errNotStored)
-		}
-		m.unstored = false
+	if !store {
+		return a
 	}
+	if err := r.store.SaveDescriptor(d.ID, d.Raw()); err != nil {
+		r.log.Error("descriptor not stored", "relay", d.ID.Short(), "err", err)
+		return refused(errNotStored)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.unstored = false
 	return a
 }
 
@@ -281,11 +293,8 @@ func (r *roster) replace(m *member, d *netdoc.Descriptor) {
 	}
 }
 
-// remove forgets relays, in one change of the store.
+// remove forgets relays; forget has to be called behind it.
 func (r *roster) remove(ids ...wire.ID) {
-	if len(ids) == 0 {
-		return
-	}
 	for _, id := range ids {
 		m := r.members[id]
 		if m == nil {
@@ -298,13 +307,39 @@ func (r *roster) remove(ids ...wire.ID) {
 			delete(r.byDigest, m.previous.Digest())
 		}
 	}
+	r.dropped = append(r.dropped, ids...)
+}
+
+// forget has the store drop what remove has dropped, in one change. storing is held, mu is not.
+func (r *roster) forget() {
+	r.mu.Lock()
+	ids := r.dropped
+	r.dropped = nil
+	r.mu.Unlock()
+	if len(ids) == 0 {
+		return
+	}
 	if err := r.store.Forget(ids...); err != nil {
 		r.log.Error("relays not forgotten by the store", "count", len(ids), "err", err)
 	}
 }
 
+// forgetDropped is forget for those who do not hold storing.
+func (r *roster) forgetDropped() {
+	r.mu.Lock()
+	none := len(r.dropped) == 0
+	r.mu.Unlock()
+	if none {
+		return
+	}
+	r.storing.Lock()
+	defer r.storing.Unlock()
+	r.forget()
+}
+
 // enforce removes the relays that the operator does not admit any more.
 func (r *roster) enforce() {
+	defer r.forgetDropped()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []wire.ID

@@ -192,6 +192,7 @@ func TestRosterRestores(t *testing.T) {
 	before.mu.Lock()
 	before.remove(goes.ID)
 	before.mu.Unlock()
+	before.forgetDropped()
 	before.store.SaveDescriptor(wire.ID{1}, []byte("garbage"))
 	after := newRoster(before.network, before.store, before.gate, before.log)
 	if err := after.restore(validAfter.Add(time.Hour)); err != nil {

@@ -49,7 +49,9 @@ func (v *voter) send(ctx context.Context, to netdoc.Authority, w Word, raw []byt
 
 // gather fetches what a round misses, as far as it is to be had before the round goes on without.
 func (v *voter) gather(ctx context.Context, r *openRound, m missing) {
-	ctx, cancel := context.WithTimeout(ctx, r.times.gatherBy.Sub(v.now()))
+	// Half of what is left: what comes may name something that must be fetched, too, and a liar that names what
+	// nobody has must not use up the time for that.
+	ctx, cancel := context.WithTimeout(ctx, r.times.gatherBy.Sub(v.now())/2)
 	defer cancel()
 	var mu sync.Mutex // guards without
 	without := missing{votes: map[netdoc.VoteRef][]wire.ID{}, descriptors: map[netdoc.Digest][]wire.ID{}}

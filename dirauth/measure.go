@@ -111,13 +111,19 @@ func echo(node *link.Node) func(context.Context, *netdoc.Descriptor, int) (uint6
 	}
 }
 
+// wholeFactor is by how much the timed part may be faster than the whole: for round trips and a slow start.
+const wholeFactor = 4
+
 // timeEcho sends bytes that nobody can know beforehand, and times how they come back. The first quarter is
-// not timed: it pays for the way there and back, and for the link to find its pace.
+// not timed: it pays for the way there and back, and for the link to find its pace. A relay could hold the first
+// quarter back until it has the rest, and then return all at once; so the whole exchange, which it cannot
+// shorten, bounds the result.
 func timeEcho(st io.ReadWriter, size int) (bandwidth uint64, err error) {
 	sent := make([]byte, size)
 	var seed [32]byte
 	crand.Read(seed[:])
 	rand.NewChaCha8(seed).Read(sent)
+	started := time.Now()
 	writing := make(chan struct{})
 	defer func() { <-writing }() // the caller ends the stream, should it be blocked
 	go func() {
@@ -139,7 +145,7 @@ func timeEcho(st io.ReadWriter, size int) (bandwidth uint64, err error) {
 	if !bytes.Equal(got, sent) {
 		return 0, errors.New("other bytes came back than were sent")
 	}
-	return bandwidthOf(size-untimed, took), nil
+	return min(bandwidthOf(size-untimed, took), wholeFactor*bandwidthOf(size, time.Since(started))), nil
 }
 
 // bandwidthOf returns bytes per second. Less than a millisecond is not to be measured.

@@ -76,14 +76,48 @@ func (p *pipeline) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// The value is what the relay carries, whatever the way there takes.
+// hoarder keeps what it was sent until it has had time to get all of it over a slow line, and then returns it
+// at once.
+type hoarder struct {
+	slow time.Duration
+	data chan []byte
+	rest []byte
+}
+
+func (h *hoarder) Write(b []byte) (int, error) { h.data <- b; return len(b), nil }
+
+func (h *hoarder) Read(b []byte) (int, error) {
+	if h.rest == nil {
+		h.rest = <-h.data
+		<-time.After(h.slow)
+	}
+	n := copy(b, h.rest)
+	h.rest = h.rest[n:]
+	return n, nil
+}
+
+// A relay that holds the first quarter back gains no more than the factor that a slow start is allowed.
+func TestTimeEchoHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size, line = 64 << 10, 16 << 10 // bytes, and bytes per second
+		got, err := timeEcho(&hoarder{slow: size / line * time.Second, data: make(chan []byte, 1)}, size)
+		if err != nil || got > wholeFactor*line {
+			t.Errorf("a line of %d bytes per second was measured as %d, %v", line, got, err)
+		}
+	})
+}
+
+// The value is what the relay carries, whatever the way there takes, up to what the whole exchange allows.
 func TestTimeEcho(t *testing.T) {
 	for _, speed := range []int{10_000, 1_000_000, 20_000_000} {
 		for _, delay := range []time.Duration{0, 50 * time.Millisecond, 3 * time.Second} {
 			synctest.Test(t, func(t *testing.T) {
-				got, err := timeEcho(&pipeline{speed: speed, delay: delay, data: make(chan []byte, 1)}, 1<<20)
-				if err != nil || int(got) < speed*99/100 || int(got) > speed*101/100 {
-					t.Errorf("%d bytes per second after %v: measured %d, %v", speed, delay, got, err)
+				const size = 1 << 20
+				got, err := timeEcho(&pipeline{speed: speed, delay: delay, data: make(chan []byte, 1)}, size)
+				whole := delay.Seconds() + float64(size)/float64(speed)
+				want := min(float64(speed), wholeFactor*size/whole)
+				if err != nil || float64(got) < want*0.99 || float64(got) > want*1.01 {
+					t.Errorf("%d bytes per second after %v: measured %d, want %.0f, %v", speed, delay, got, want, err)
 				}
 			})
 		}

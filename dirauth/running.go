@@ -116,6 +116,7 @@ func (r *roster) revive(m *member, now time.Time) {
 // again at the latest, the zero time if there is nothing to wait for. The caller reports the test's result
 // to tested. Relays that were silent for too long are forgotten here.
 func (r *roster) nextTest(now time.Time) (d *netdoc.Descriptor, again time.Time) {
+	defer r.forgetDropped()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var gone []wire.ID

@@ -33,6 +33,7 @@ type keys struct {
 	log      *slog.Logger
 	lifetime time.Duration
 	valid    time.Duration // a consensus lives so long
+	lost     error         // why the keys of an earlier process were not used
 	changed  chan struct{} // of size 1: the descriptor is out of date
 
 	mu      sync.Mutex
@@ -53,7 +54,7 @@ func newKeys(id wire.ID, key *onion.PrivateKey, store Store, p netdoc.Params, no
 		return k, k.begin(id, key, now)
 	}
 	k.resume(id, kept)
-	if err := k.restore(); err != nil {
+	if k.lost = k.restore(); k.lost != nil {
 		return k, k.begin(id, nil, now)
 	}
 	if now.UnixMilli() >= k.current.Until {

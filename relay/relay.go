@@ -149,6 +149,9 @@ func New(cfg Config) (*Relay, error) {
 		return nil, err
 	}
 	r.keys.log = r.log
+	if r.keys.lost != nil {
+		r.log.Warn("the onion keys were made anew: what they had peeled could not be restored", "cause", r.keys.lost)
+	}
 	r.dialer = newDialer(&r.cfg)
 	r.dialer.policy = r.policy.Load
 	r.node, err = link.NewNode(link.Config{

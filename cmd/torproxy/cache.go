@@ -20,14 +20,16 @@ const (
 
 	maxOnionKeys = netdoc.MaxRelays * netdoc.OnionKeySize
 
-	// cacheInterval is how often the files are written while the client runs, besides at its end.
+	// The files are written so long after the start, so often while there is something new, and at the end.
+	cacheFirst    = 5 * time.Second
 	cacheInterval = time.Minute
 )
 
 // cache keeps the consensus over a restart of the client.
 type cache struct {
-	dir *state.Dir
-	log *slog.Logger
+	dir   *state.Dir
+	log   *slog.Logger
+	saved *netdoc.Consensus // what the files hold; with more keys it would be another
 }
 
 // openCache opens --data-dir, which nobody else may use meanwhile.
@@ -56,32 +58,33 @@ func (c *cache) load(p *proxy.Proxy) {
 // run keeps the newest consensus until ctx ends.
 func (c *cache) run(ctx context.Context, p *proxy.Proxy) error {
 	defer c.save(p)
-	var saved time.Time
+	due := time.NewTimer(cacheFirst)
+	defer due.Stop()
 	for {
-		changed := p.Changed()
-		if now := time.Now(); now.Sub(saved) >= cacheInterval {
-			c.save(p)
-			saved = now
-		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changed:
+		case <-due.C:
+			c.save(p)
+			due.Reset(cacheInterval)
 		}
 	}
 }
 
 // save writes both files, the keys first: a consensus without some of its keys is of use, too.
 func (c *cache) save(p *proxy.Proxy) {
-	consensus, keys := p.Snapshot()
-	if consensus == nil {
+	current := p.Consensus()
+	if current == nil || current == c.saved {
 		return
 	}
+	consensus, keys := p.Snapshot()
 	err := state.Replace(c.dir.Path(onionKeysName), keys, 0o600)
 	if err == nil {
 		err = state.Replace(c.dir.Path(consensusName), consensus, 0o600)
 	}
 	if err != nil {
 		c.log.Warn("the data directory cannot be written", "err", err)
+		return
 	}
+	c.saved = current
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"torproxy/cmd/torproxy/internal/state"
 	"torproxy/dirauth"
 	"torproxy/wire"
 )
@@ -56,6 +57,11 @@ func reject(cmd *cobra.Command, dir string, r dirauth.Rejection) error {
 		}
 	}
 	name := filepath.Join(dir, rejectionsName)
+	lock, err := state.WaitLock(name + ".lock") // two of these at once must not lose a word
+	if err != nil {
+		return &failure{code: codeState, err: err, what: fmt.Sprintf("not written: %v", err)}
+	}
+	defer lock.Close()
 	if err := dirauth.Reject(name, r); err != nil {
 		return &failure{code: codeState, err: err, what: fmt.Sprintf("not written: %v", err)}
 	}

@@ -101,13 +101,15 @@ func newNetworkNew() *cobra.Command {
 	f.IntVar(&o.minRelays, "min-relays", 5, "relays that must run before clients build circuits")
 	f.IntVar(&o.perAddress, "per-address", 0, "relays on one address, 0 for no limit (default 0 or 2)")
 	f.Var(&o.subnetRule, "subnet-rule", "no two relays of one subnet in a circuit (default off or on)")
-	cmd.MarkFlagRequired("out")
 	cmd.MarkFlagDirname("out")
 	return cmd
 }
 
 // complete reads the addresses and fills in what was not given.
 func (o *networkOptions) complete(cmd *cobra.Command, authorities []string) error {
+	if o.out == "" {
+		return errors.New("the directory to write is missing: --out DIR")
+	}
 	if len(authorities) == 0 {
 		return errors.New("a network needs authorities: --authority HOST:PORT, once for each")
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +17,8 @@ const maxPassphrase = 1 << 10 // bytes
 
 // passphrases are where an authority's passphrases come from: a file, or the terminal.
 type passphrases struct {
-	file string // of --passphrase-file
+	ctx  context.Context // its end ends a question
+	file string          // of --passphrase-file
 	in   io.Reader
 	out  *screen
 }
@@ -79,8 +81,25 @@ func (p *passphrases) terminal() (fd int, ok bool) {
 // ask asks on the terminal, which does not show what is typed.
 func (p *passphrases) ask(question string) ([]byte, error) {
 	fd, _ := p.terminal()
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
 	fmt.Fprint(p.out, question)
-	answer, err := term.ReadPassword(fd)
+	var answer []byte
+	answered := make(chan error, 1)
+	go func() { // it ends with the process if nobody answers: reads of a terminal cannot be called off
+		typed, err := term.ReadPassword(fd)
+		answer = typed
+		answered <- err
+	}()
+	select {
+	case err = <-answered:
+	case <-p.ctx.Done():
+		term.Restore(fd, before)
+		fmt.Fprintln(p.out)
+		return nil, p.ctx.Err()
+	}
 	fmt.Fprintln(p.out)
 	if err == nil && len(answer) == 0 {
 		err = errors.New("the passphrase is empty")

@@ -24,8 +24,9 @@ type archive struct {
 
 // edition is a consensus as bytes.
 type edition struct {
-	digest netdoc.Digest
-	raw    []byte
+	validAfter int64
+	digest     netdoc.Digest
+	raw        []byte
 }
 
 // served is the newest edition in every form that it is asked for; none is made before that, and none twice.
@@ -40,14 +41,14 @@ type body struct{ plain, packed []byte }
 
 func newBody(raw []byte) *body { return &body{plain: raw, packed: compress(raw)} }
 
-// add makes c the newest edition, if it is not.
+// add makes c the newest edition, unless it is that or older.
 func (a *archive) add(c *netdoc.Consensus) *served {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.serving != nil && a.serving.digest == c.Digest() {
+	if a.serving != nil && c.ValidAfter <= a.serving.validAfter {
 		return a.serving
 	}
-	newest := &edition{digest: c.Digest(), raw: c.Raw()}
+	newest := &edition{validAfter: c.ValidAfter, digest: c.Digest(), raw: c.Raw()}
 	s := &served{edition: *newest, differences: map[netdoc.Digest]func() *body{}}
 	s.whole = sync.OnceValue(func() *body { return newBody(s.raw) })
 	a.recent = append(a.recent, newest)

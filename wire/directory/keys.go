@@ -68,11 +68,18 @@ func (f *Follower) fetchKeys(ctx context.Context, c *netdoc.Consensus) int {
 	return len(missing)
 }
 
+// keysPatience is after what time no further batch is asked of one server.
+const keysPatience = 10 * time.Second
+
 // askKeys asks one server for keys, batch by batch, until one fails or it has nothing of a batch.
 func (f *Follower) askKeys(ctx context.Context, from source, missing []netdoc.Digest) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(batchesAtOnce)
+	started := time.Now()
 	for batch := range slices.Chunk(missing, keysPerRequest) {
+		if time.Since(started) > keysPatience {
+			break // the next server may be faster; what has come stays
+		}
 		group.Go(func() error { return f.askBatch(ctx, from, batch) })
 	}
 	return group.Wait()

@@ -62,16 +62,22 @@ func (f *Follower) ask(ctx context.Context, from source) reply {
 	r := reply{from: from}
 	path, tag := ConsensusPath, ""
 	held, _, _ := f.latest()
+	limit := int64(netdoc.MaxConsensus)
+	if from.mirror && held != nil {
+		// A mirror is anybody: what it sends may cost no more than a network that has grown much. Authorities
+		// are asked without this bound.
+		limit = min(limit, 4*int64(len(held.Raw()))+1<<20)
+	}
 	if held != nil {
 		path, tag = consensusFrom(held), etag(held)
 	}
-	body, _, err := f.client.Fetch(ctx, from.Peer, path, tag, netdoc.MaxConsensus)
+	body, _, err := f.client.Fetch(ctx, from.Peer, path, tag, limit)
 	if err == nil && netdoc.IsDifference(body) && held != nil {
 		if r.doc, err = f.patched(body, held); err == nil {
 			return r
 		}
 		f.log.Debug("a difference is of no use", "from", from.ID.Short(), "cause", err)
-		body, _, err = f.client.Fetch(ctx, from.Peer, ConsensusPath, "", netdoc.MaxConsensus)
+		body, _, err = f.client.Fetch(ctx, from.Peer, ConsensusPath, "", limit)
 	}
 	if r.err = err; err == nil {
 		r.doc, r.invalid = netdoc.ParseConsensus(body, f.network)

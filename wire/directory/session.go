@@ -86,6 +86,9 @@ func (c *Client) dial(s *session) {
 	switch {
 	case err != nil:
 		s.err = err
+		if s.users == 0 { // nobody is left to give it back
+			c.retireLocked(s)
+		}
 	case c.closed:
 		conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 		s.err = ErrClosed

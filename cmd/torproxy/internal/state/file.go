@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // Replace writes a file, or replaces it: whoever reads it, even after the machine has lost its power, finds
@@ -37,9 +38,14 @@ func Create(name string, data []byte, mode fs.FileMode) error {
 	return syncDir(filepath.Dir(name))
 }
 
+// tempPrefix begins the name of every file that is being written, and of no other.
+const tempPrefix = ".writing-"
+
+func isTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }
+
 // writeTemp writes data to stable storage under a name of its own beside name, and returns that.
 func writeTemp(name string, data []byte, mode fs.FileMode) (string, error) {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	f, err := os.CreateTemp(filepath.Dir(name), tempPrefix+filepath.Base(name)+".*")
 	if err != nil {
 		return "", err
 	}

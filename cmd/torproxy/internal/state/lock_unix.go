@@ -16,3 +16,12 @@ func lockFile(f *os.File) error {
 	}
 	return err
 }
+
+// waitLockFile is lockFile that waits.
+func waitLockFile(f *os.File) error {
+	for {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}

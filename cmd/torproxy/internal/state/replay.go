@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"runtime"
 )
 
 // The replay file, numbers in big-endian:
@@ -70,6 +71,9 @@ func decodeHeader(b []byte) (oldest uint32, ok bool) {
 	}
 	return binary.BigEndian.Uint32(b[len(replayMagic):]), binary.BigEndian.Uint32(b[n:]) == crc32.Checksum(b[:n], castagnoli)
 }
+
+// newSuffix ends the name of a file that takes another's place.
+const newSuffix = ".new"
 
 // replayFile is open for appending. It is not for concurrent use.
 type replayFile struct {
@@ -183,7 +187,7 @@ func (r *replayFile) expire(oldest uint32, keep func(record) bool) error {
 	if r.size == int64(headerSize) || r.oldest >= oldest {
 		return nil
 	}
-	name := r.name + ".new"
+	name := r.name + newSuffix
 	next, err := createReplay(name, oldest)
 	if err != nil {
 		return err
@@ -210,6 +214,15 @@ func (r *replayFile) expire(oldest uint32, keep func(record) bool) error {
 // become puts another file, open as next, in the place of this one. Both are closed for it, since Windows
 // renames nothing that is open.
 func (r *replayFile) become(next *replayFile, name string) error {
+	if runtime.GOOS != "windows" {
+		// The file stays open: to open it again could fail, and without it the relay serves nobody.
+		if err := os.Rename(name, r.name); err != nil {
+			return err
+		}
+		r.file.Close()
+		*r = *next
+		return nil
+	}
 	r.file.Close()
 	next.file.Close()
 	renamed := os.Rename(name, r.name)

@@ -65,7 +65,41 @@ func OpenExisting(path string) (*Dir, error) {
 		lock.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if err := sweep(path); err != nil {
+		lock.Close()
+		return nil, err
+	}
 	return &Dir{path: path, lock: lock}, nil
+}
+
+// sweep removes what a process that was killed was writing: it may be a secret key, and nothing else would
+// ever remove it. The lock is held, so that nobody writes here now.
+func sweep(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name := e.Name(); isTemp(name) || name == replayName+newSuffix {
+			if err := os.Remove(filepath.Join(path, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// WaitLock takes the lock of a name, made if it is not there, and waits for it. Close gives it back.
+func WaitLock(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := waitLockFile(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Path returns the path of a file in the directory.

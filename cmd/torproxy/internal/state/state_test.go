@@ -222,3 +222,32 @@ func FuzzDecodeIdentity(f *testing.F) {
 		}
 	})
 }
+
+// TestSweep checks that what a killed process was writing is gone when the directory is opened again, and that
+// nothing else is.
+func TestSweep(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "role")
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	temp, err := writeTemp(d.Path(identityName), []byte("secret"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{replayName + newSuffix, identityName, ".other"} {
+		if err := os.WriteFile(d.Path(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Close()
+	if d, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for name, stays := range map[string]bool{temp: false, d.Path(replayName + newSuffix): false, d.Path(identityName): true, d.Path(".other"): true} {
+		if _, err := os.Stat(name); (err == nil) != stays {
+			t.Errorf("%s is there: %v, want %v", name, err == nil, stays)
+		}
+	}
+}
