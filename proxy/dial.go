@@ -34,7 +34,8 @@ type Request struct {
 // circuit is tried when the first breaks, and another exit when the exit will not serve the target. The
 // error wraps *wire.EndError when an exit said no, and ErrNotReady or one of package route's errors when
 // there was no circuit to ask.
-func (p *Proxy) Dial(ctx context.Context, req Request) (net.Conn, error) {
+func (p *Proxy) Dial(ctx context.Context, req Request) (conn net.Conn, err error) {
+	defer func() { p.counts.dialled(err) }()
 	target, err := parseTarget(req.Target)
 	if err != nil {
 		return nil, err
