@@ -52,7 +52,7 @@ func (p *Proxy) buildSpare(ctx context.Context) error {
 	if c == nil {
 		return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(err))
 	}
-	err = p.build(ctx, c, route.Request{Hops: p.cfg.Hops})
+	err = p.build(ctx, c, route.Request{Hops: p.cfg.Hops}, trace{})
 	if err != nil && ctx.Err() == nil {
 		p.health.allFailed(err)
 	}
