@@ -50,7 +50,7 @@ func (p *Proxy) circuitFor(ctx context.Context, why purpose, avoid map[wire.ID]s
 // buildFor adds a circuit for a purpose to the pool, or waits for the one that another dial builds for it:
 // many dials at once, as of a browser that starts, want one circuit and not many.
 func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, why purpose, avoid map[wire.ID]struct{}) error {
-	req := route.Request{Hops: p.cfg.Hops, Target: why.target, Exclude: avoid}
+	req := route.Request{Hops: p.cfg.Hops, Target: why.target, Avoid: avoid}
 	if len(avoid) > 0 {
 		return p.build(ctx, c, req) // what fits this dial is no longer what fits the others
 	}
@@ -75,10 +75,10 @@ func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, why purpose, 
 // build adds one circuit to the pool. A relay that failed is left out of the next attempt's route.
 func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Request) error {
 	exclude := map[wire.ID]struct{}{}
-	for id := range req.Exclude {
+	for id := range req.Avoid {
 		exclude[id] = struct{}{}
 	}
-	req.Exclude = exclude
+	req.Avoid = exclude
 	var failed error
 	pause := behindPause
 	for attempt := 1; attempt <= buildAttempts; attempt++ {
@@ -111,7 +111,7 @@ func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Reques
 // noRoute gives a missing exit the reason that an exit itself would give.
 func noRoute(err error) error {
 	var none *route.NoExit
-	if errors.As(err, &none) && !none.Excluded {
+	if errors.As(err, &none) && (none.Why == route.LackPolicy || none.Why == route.LackAllowed) {
 		return errors.Join(err, &wire.EndError{Reason: wire.ReasonPolicy})
 	}
 	return err
