@@ -25,36 +25,35 @@ const (
 )
 
 // circuitFor returns a circuit for a stream, from the pool or built for it.
-func (p *Proxy) circuitFor(ctx context.Context, why purpose, avoid map[wire.ID]struct{}) (*held, error) {
-	fits := func(exit *netdoc.Relay) bool {
-		_, avoided := avoid[exit.ID]
-		return !avoided && exitFits(exit, why.target)
-	}
+func (p *Proxy) circuitFor(ctx context.Context, w *want) (*held, error) {
 	// A new circuit is a spare like any other until somebody takes it. Under load that may be another
 	// dial; then this one builds again.
+	began, result := time.Now(), "ready"
 	for {
 		c, err := p.awaitRoute(ctx)
 		if err != nil {
 			return nil, err
 		}
 		p.pool.retireGone(c)
-		if h := p.pool.take(why.label, fits); h != nil {
+		if h := p.pool.take(w.label, w.fits); h != nil {
+			w.trace.found(h, time.Since(began), result)
 			return h, nil
 		}
-		if err := p.buildFor(ctx, c, why, avoid); err != nil {
+		if err := p.buildFor(ctx, c, w); err != nil {
 			return nil, err
 		}
+		result = "built"
 	}
 }
 
 // buildFor adds a circuit for a purpose to the pool, or waits for the one that another dial builds for it:
 // many dials at once, as of a browser that starts, want one circuit and not many.
-func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, why purpose, avoid map[wire.ID]struct{}) error {
-	req := route.Request{Hops: p.cfg.Hops, Target: why.target, Avoid: avoid}
-	if len(avoid) > 0 {
-		return p.build(ctx, c, req) // what fits this dial is no longer what fits the others
+func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, w *want) error {
+	req := w.route(p.cfg.Hops)
+	if len(w.avoid) > 0 {
+		return p.build(ctx, c, req, w.trace) // what fits this dial is no longer what fits the others
 	}
-	t, mine := p.pool.takeTurn(why)
+	t, mine := p.pool.takeTurn(w.purpose)
 	if !mine {
 		select {
 		case <-t.done:
@@ -63,17 +62,17 @@ func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, why purpose, 
 			return fmt.Errorf("proxy: waiting for a circuit: %w", ctx.Err())
 		}
 	}
-	err := p.build(ctx, c, req)
+	err := p.build(ctx, c, req, w.trace)
 	if ctx.Err() != nil {
-		p.pool.endTurn(why, t, nil) // this dial gave up; the next one tries
+		p.pool.endTurn(w.purpose, t, nil) // this dial gave up; the next one tries
 	} else {
-		p.pool.endTurn(why, t, err)
+		p.pool.endTurn(w.purpose, t, err)
 	}
 	return err
 }
 
-// build adds one circuit to the pool. A relay that failed is left out of the next attempt's route.
-func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Request) error {
+// build adds one circuit to the pool, and notes each attempt. A relay that failed is left out of the next attempt's route.
+func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Request, t trace) error {
 	exclude := map[wire.ID]struct{}{}
 	for id := range req.Avoid {
 		exclude[id] = struct{}{}
@@ -87,7 +86,7 @@ func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Reques
 			// What is left after leaving out the relays that failed is not the network's fault alone.
 			return errors.Join(noRoute(err), failed)
 		}
-		if failed = p.buildAlong(ctx, relays); failed == nil {
+		if failed = p.buildAlong(ctx, relays, t); failed == nil {
 			return nil
 		}
 		if ctx.Err() != nil || p.alive.Err() != nil {
@@ -118,13 +117,14 @@ func noRoute(err error) error {
 }
 
 // buildAlong builds one circuit along a route and adds it to the pool.
-func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay) error {
+func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay, t trace) error {
 	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
 	defer cancel()
 	stop := context.AfterFunc(p.alive, cancel)
 	defer stop()
 	attempt := p.pool.begin(relays)
 	built, err := circuit.Build(ctx, p.node, relays)
+	t.built(attempt.id, relays, time.Since(attempt.began), err)
 	if err != nil {
 		p.pool.failed(attempt)
 		return err
@@ -216,5 +216,5 @@ func (p *Proxy) buildSpare(ctx context.Context) error {
 	if c == nil {
 		return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(err))
 	}
-	return p.build(ctx, c, route.Request{Hops: p.cfg.Hops})
+	return p.build(ctx, c, route.Request{Hops: p.cfg.Hops}, trace{})
 }

@@ -60,6 +60,7 @@ type pool struct {
 // the stream was asked for, so that one which NewIdentity overtakes shares with no later one.
 type label struct {
 	isolation string
+	choice    string // of relays and destination, where that separates too
 	identity  int
 }
 
@@ -88,21 +89,21 @@ func (p *pool) init() {
 }
 
 // labelled returns the label of a stream that is asked for now.
-func (p *pool) labelled(isolation string) label {
+func (p *pool) labelled(isolation, choice string) label {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return label{isolation, p.identity}
+	return label{isolation, choice, p.identity}
 }
 
 // take returns a circuit for a stream: one of the same label, else a spare, which gets the label. It
 // counts as pending until opened or released. Nil: none fits.
-func (p *pool) take(l label, fits func(*netdoc.Relay) bool) *held {
+func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	var best *held
 	for _, h := range p.circuits {
-		if h.retired || !fits(h.circuit.Exit()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
+		if h.retired || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
 			continue
 		}
 		if h.used && (h.label != l || now.Sub(h.firstUse) > usedLifetime) {

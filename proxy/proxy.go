@@ -65,6 +65,7 @@ type Proxy struct {
 	follower *directory.Follower
 	rnd      *rand.Rand
 	pool     pool
+	records  records
 
 	alive context.Context // ends with Run
 	kill  context.CancelFunc
@@ -149,10 +150,11 @@ func (p *Proxy) Consensus() *netdoc.Consensus { return p.follower.Current() }
 // Changed returns a channel that is closed when the proxy next has another consensus.
 func (p *Proxy) Changed() <-chan struct{} { return p.follower.Changed() }
 
-// NewIdentity makes sure that no later stream shares a circuit with an earlier one. Streams that are open
-// stay where they are.
+// NewIdentity makes sure that no later stream shares a circuit with an earlier one, and forgets what Why
+// knows. Streams that are open stay where they are.
 func (p *Proxy) NewIdentity() {
 	p.pool.retireAll()
+	p.records.forget()
 	p.log.Info("new identity: later connections use new circuits")
 }
 
