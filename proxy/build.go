@@ -74,10 +74,10 @@ func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, w *want) erro
 // build adds one circuit to the pool, and notes each attempt. A relay that failed is left out of the next attempt's route.
 func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Request, t trace) error {
 	exclude := map[wire.ID]struct{}{}
-	for id := range req.Exclude {
+	for id := range req.Avoid {
 		exclude[id] = struct{}{}
 	}
-	req.Exclude = exclude
+	req.Avoid = exclude
 	var failed error
 	pause := behindPause
 	for attempt := 1; attempt <= buildAttempts; attempt++ {
@@ -110,7 +110,7 @@ func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Reques
 // noRoute gives a missing exit the reason that an exit itself would give.
 func noRoute(err error) error {
 	var none *route.NoExit
-	if errors.As(err, &none) && !none.Excluded {
+	if errors.As(err, &none) && (none.Why == route.LackPolicy || none.Why == route.LackAllowed) {
 		return errors.Join(err, &wire.EndError{Reason: wire.ReasonPolicy})
 	}
 	return err

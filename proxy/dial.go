@@ -46,7 +46,7 @@ func (w *want) fits(route []*netdoc.Relay) bool {
 
 // route asks for relays of a circuit that would do.
 func (w *want) route(hops int) route.Request {
-	return route.Request{Hops: hops, Target: w.target, Exclude: w.avoid}
+	return route.Request{Hops: hops, Target: w.target, Avoid: w.avoid}
 }
 
 // Dial connects to a destination through a circuit. Before any byte of the application has left, another
