@@ -26,7 +26,7 @@ const order = `
 	pure wire/onion:                  wire wire/onion/internal/polyval golang.org/x/crypto/cryptobyte
 	pure wire/netdoc:                 wire github.com/fxamacker/cbor/v2
 	pure wire/mux:                    wire
-	wire/link:      wire github.com/quic-go/quic-go golang.org/x/time/rate
+	wire/link:      wire github.com/quic-go/quic-go golang.org/x/net/ipv4 golang.org/x/sys/unix golang.org/x/time/rate
 	wire/directory: wire wire/netdoc wire/link github.com/quic-go/quic-go github.com/quic-go/quic-go/http3 github.com/klauspost/compress/zstd golang.org/x/sync/errgroup
 
 	# The three roles never import one another.

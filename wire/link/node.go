@@ -55,7 +55,7 @@ func NewNode(cfg Config) (*Node, error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	n.transport = &quic.Transport{Conn: cfg.Conn}
+	n.transport = &quic.Transport{Conn: joinDatagrams(cfg.Conn)}
 	if cfg.Identity != nil {
 		cert, err := certificate(cfg.Identity)
 		if err != nil {
