@@ -90,7 +90,7 @@ func (p *Proxy) dialOnce(ctx context.Context, to string, w *want) (net.Conn, *ne
 	began := time.Now()
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	conn, err := held.circuit.Open(opening, to)
+	conn, err := held.circuit.Open(opening, circuit.Request{Target: to})
 	if err != nil {
 		if ctx.Err() == nil && !isEnd(err) {
 			// It is gone or full, or its exit is silent: whatever that is busy with, the next stream
