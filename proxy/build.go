@@ -124,6 +124,7 @@ func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay, t trace)
 	defer stop()
 	attempt := p.pool.begin(relays)
 	built, err := circuit.Build(ctx, p.node, relays)
+	p.attempted(err)
 	t.built(attempt.id, relays, time.Since(attempt.began), err)
 	if err != nil {
 		p.pool.failed(attempt)
@@ -132,6 +133,17 @@ func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay, t trace)
 	p.pool.add(attempt.id, built, p.runCircuit)
 	p.readyOnce.Do(func() { close(p.ready) })
 	return nil
+}
+
+// attempted notes the outcome of an attempt.
+func (p *Proxy) attempted(err error) {
+	p.counts.attempted(err)
+	switch {
+	case err == nil:
+		p.health.built()
+	case failureOf(err) != FailureGivenUp:
+		p.health.attemptFailed(err)
+	}
 }
 
 // runCircuit serves a circuit to its end.
@@ -171,50 +183,4 @@ func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
 func behind(err error) bool {
 	var said *onion.HopError
 	return errors.As(err, &said) && said.Status == wire.StatusUnknownNext
-}
-
-// keepSpares builds circuits ahead of need until ctx ends. It waits ever longer after a build that failed,
-// and after a spare that did not last: else a relay that accepts circuits and drops them would keep us
-// building.
-func (p *Proxy) keepSpares(ctx context.Context) error {
-	tick := time.NewTicker(tendInterval)
-	defer tick.Stop()
-	retry := retryMin
-	var again <-chan time.Time // none is built before
-	for ctx.Err() == nil {
-		changed := p.follower.Changed()
-		if again == nil && p.pool.missing(p.cfg.Spares) > 0 {
-			if !p.pool.lostSpare() && p.buildSpare(ctx) == nil {
-				continue
-			}
-			again = time.After(retry)
-			retry = min(2*retry, retryMax)
-		}
-		select {
-		case <-ctx.Done():
-		case <-p.pool.spares:
-		case <-changed:
-			retry, again = retryMin, nil
-			if c := p.follower.Current(); c != nil {
-				p.pool.retireGone(c)
-			}
-		case <-again:
-			p.pool.lostSpare() // what was lost meanwhile has been waited for
-			again = nil
-		case now := <-tick.C:
-			p.pool.tend(now)
-			if p.pool.missing(p.cfg.Spares) <= 0 {
-				retry = retryMin
-			}
-		}
-	}
-	return nil
-}
-
-func (p *Proxy) buildSpare(ctx context.Context) error {
-	c, err := p.usable()
-	if c == nil {
-		return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(err))
-	}
-	return p.build(ctx, c, route.Request{Hops: p.cfg.Hops}, trace{})
 }

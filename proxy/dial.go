@@ -53,7 +53,8 @@ func (w *want) route(hops int) route.Request {
 // circuit is tried when the first breaks, and another exit when the exit will not serve the target. The
 // error wraps *wire.EndError when an exit said no, and ErrNotReady or one of package route's errors when
 // there was no circuit to ask.
-func (p *Proxy) Dial(ctx context.Context, req Request) (net.Conn, error) {
+func (p *Proxy) Dial(ctx context.Context, req Request) (conn net.Conn, err error) {
+	defer func() { p.counts.dialled(err) }()
 	target, err := parseTarget(req.Target)
 	if err != nil {
 		return nil, err
@@ -89,7 +90,7 @@ func (p *Proxy) dialOnce(ctx context.Context, to string, w *want) (net.Conn, *ne
 	began := time.Now()
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	conn, err := held.circuit.Open(opening, to)
+	conn, err := held.circuit.Open(opening, circuit.Request{Target: to})
 	if err != nil {
 		if ctx.Err() == nil && !isEnd(err) {
 			// It is gone or full, or its exit is silent: whatever that is busy with, the next stream

@@ -2,8 +2,8 @@
 // need, and gives out connections that travel through them. A Go program embeds it with New, Run and
 // DialContext; package proxy/localnet brings a whole network for its tests.
 //
-//	Dial    which circuit: one of this isolation whose exit fits, else a spare, else a new one    pool.go
-//	Run     follow the consensus, keep spares, end circuits that are done with                    pool.go, build.go
+//	Dial    which circuit: one of this isolation whose exit fits, else a spare, else a new one    dial.go, pool.go
+//	Run     follow the consensus, keep spares, end circuits that are done with                    spares.go, build.go
 //
 // Names are never resolved here: they travel to the exit as they are.
 package proxy
@@ -65,6 +65,9 @@ type Proxy struct {
 	follower *directory.Follower
 	rnd      *rand.Rand
 	pool     pool
+	outlooks outlooks
+	health   health
+	counts   counts
 	records  records
 
 	alive context.Context // ends with Run
