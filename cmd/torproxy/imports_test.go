@@ -33,6 +33,7 @@ const order = `
 	relay:   wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
 	dirauth: wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate github.com/fxamacker/cbor/v2 go.etcd.io/bbolt go.etcd.io/bbolt/errors
 
+	pure proxy/guard: wire wire/netdoc
 	pure proxy/route: wire wire/netdoc
 	pure proxy/timing:
 	proxy/circuit:    wire wire/onion wire/netdoc wire/mux wire/link
