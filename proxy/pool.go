@@ -33,6 +33,7 @@ type held struct {
 	streams   map[*circuit.Conn]stream
 	ending    int // streams that were closed, and whose last bytes may be on their way
 	lastClose time.Time
+	slow      int // answers in a row that were
 }
 
 // stream is what the pool remembers of an open stream, to show it to its user.
@@ -55,6 +56,7 @@ type pool struct {
 	slots    chan struct{} // one in it for each circuit being made, of maxBuilding
 	lost     bool          // a spare has ended by itself
 	watched  chan struct{} // closed by the next change; nil: nobody watches
+	replaced time.Time     // when a circuit was last retired for being slow
 	in, out  int64         // bytes that the circuits which have ended have carried
 	spares   chan struct{} // of size 1: a spare was taken or lost
 	running  sync.WaitGroup
@@ -177,16 +179,19 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	h.streams[conn] = s
 	p.changedLocked()
 	p.mu.Unlock()
+	var closed time.Time
 	conn.OnClose(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(h.streams, conn)
 		h.ending++
-		h.lastClose = time.Now()
+		closed = time.Now()
+		h.lastClose = closed
 		p.changedLocked()
 	}, func() {
 		p.mu.Lock()
 		h.ending--
+		p.answeredLocked(h, time.Since(closed))
 		p.mu.Unlock()
 		p.closeIfDone(h)
 	})
