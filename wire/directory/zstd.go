@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -21,18 +20,23 @@ const (
 // errContent is an answer whose content coding is unknown or broken.
 var errContent = errors.New("directory: content that does not decode")
 
-// encoder makes whole bodies only, in the calling goroutine; it is safe for concurrent use.
-var encoder = sync.OnceValue(func() *zstd.Encoder {
+// encoder makes whole bodies only, in the calling goroutine; it is safe for concurrent use. It is made, and
+// used once, before anything runs: it keeps a channel from its first use on, which must not belong to the
+// bubble of one test (testing/synctest).
+var encoder = newEncoder()
+
+func newEncoder() *zstd.Encoder {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
-		zstd.WithWindowSize(maxWindow))
+		zstd.WithWindowSize(maxWindow), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		panic(err)
 	}
+	e.EncodeAll(nil, nil)
 	return e
-})
+}
 
 // compress returns raw as one zstd frame.
-func compress(raw []byte) []byte { return encoder().EncodeAll(raw, nil) }
+func compress(raw []byte) []byte { return encoder.EncodeAll(raw, nil) }
 
 // decompress returns at most limit bytes out of zstd frames; more are ErrTooLarge.
 func decompress(packed []byte, limit int64) ([]byte, error) {
