@@ -37,6 +37,7 @@ type held struct {
 
 // stream is what the pool remembers of an open stream, to show it to its user.
 type stream struct {
+	id     string
 	target string
 	began  time.Time
 	took   time.Duration // until the exit had connected it
@@ -44,16 +45,17 @@ type stream struct {
 
 // pool holds the circuits that stand and counts those being built.
 type pool struct {
-	mu       sync.Mutex
-	closed   bool
-	next     int
-	identity int // how often it was renewed
-	circuits map[string]*held
-	building map[string]*attempt
-	turns    map[purpose]*turn
-	lost     bool          // a spare has ended by itself
-	spares   chan struct{} // of size 1: a spare was taken or lost
-	running  sync.WaitGroup
+	mu         sync.Mutex
+	closed     bool
+	next       int
+	identity   int // how often it was renewed
+	nextStream int
+	circuits   map[string]*held
+	building   map[string]*attempt
+	turns      map[purpose]*turn
+	lost       bool          // a spare has ended by itself
+	spares     chan struct{} // of size 1: a spare was taken or lost
+	running    sync.WaitGroup
 }
 
 // label is what streams must have in common to share a circuit. identity is the pool's of the moment when
@@ -161,6 +163,8 @@ func (p *pool) release(h *held) {
 func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.mu.Lock()
 	h.pending--
+	p.nextStream++
+	s.id = strconv.Itoa(p.nextStream)
 	h.streams[conn] = s
 	p.mu.Unlock()
 	conn.OnClose(func() {
@@ -336,6 +340,7 @@ type CircuitInfo struct {
 
 // StreamInfo is one open stream of a circuit.
 type StreamInfo struct {
+	ID     string // of no other stream of this proxy
 	Target string
 	Took   time.Duration // to open
 	Age    time.Duration
@@ -368,7 +373,7 @@ func (h *held) info(now time.Time) CircuitInfo {
 	}
 	info.In, info.Out = h.circuit.Bytes()
 	for _, s := range h.streams {
-		info.Streams = append(info.Streams, StreamInfo{Target: s.target, Took: s.took, Age: now.Sub(s.began)})
+		info.Streams = append(info.Streams, StreamInfo{ID: s.id, Target: s.target, Took: s.took, Age: now.Sub(s.began)})
 	}
 	sort.Slice(info.Streams, func(i, j int) bool { return info.Streams[i].Age > info.Streams[j].Age })
 	return info
