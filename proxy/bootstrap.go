@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"torproxy/proxy/route"
+	"torproxy/proxy/circuit"
 	"torproxy/wire/directory"
 	"torproxy/wire/netdoc"
 )
@@ -22,21 +22,19 @@ const (
 	percentAsking   = 10  // no usable consensus
 	percentKeys     = 25  // a consensus, but too few of its relays' onion keys
 	percentRelays   = 40  // a consensus, but no route in it
-	percentBuilding = 75  // a route, but no circuit has stood yet
-	percentReady    = 100 // a circuit has stood
+	percentBuilding = 75  // a route, but no circuit has stood yet, or none can be built any more
+	percentReady    = 100 // a circuit has stood, and others can be built for all that is known
 )
 
 // reportInterval is how often the state is looked at besides when the consensus changes: clocks and
 // documents run out without an event.
 const reportInterval = time.Second
 
-// waitReady is how long a Dial waits for the network before it says what is missing.
-const waitReady = 20 * time.Second
-
 // Ready is closed when the first circuit stands.
 func (p *Proxy) Ready() <-chan struct{} { return p.ready }
 
-// Progress returns how far the bootstrap is now. It goes back when the consensus runs out.
+// Progress returns how far the bootstrap is now. It goes back when the consensus runs out, and when no
+// circuit can be built any more.
 func (p *Proxy) Progress() Progress {
 	c, err := p.usable()
 	if _, ok := errors.AsType[*directory.KeysError](err); ok {
@@ -51,27 +49,33 @@ func (p *Proxy) Progress() Progress {
 	if err := p.routable(c); err != nil {
 		return Progress{percentRelays, err.Error()}
 	}
+	trouble := p.health.trouble(p.pool.standing())
 	select {
 	case <-p.ready:
-		return Progress{percentReady, p.readySummary()}
 	default:
-		return Progress{percentBuilding, fmt.Sprintf("consensus with %d relays; building the first circuit", len(c.Relays))}
+		return Progress{percentBuilding, buildingSummary(c, trouble)}
 	}
+	if trouble != nil {
+		return Progress{percentBuilding, "no circuit can be built any more: " + probableCause(trouble)}
+	}
+	return Progress{percentReady, p.readySummary()}
 }
 
-// usable returns the consensus to route by; without one, why (nil: none was seen yet).
-func (p *Proxy) usable() (*netdoc.Consensus, error) {
-	c := p.follower.Current()
-	if c == nil {
-		return nil, p.follower.Problem()
+func buildingSummary(c *netdoc.Consensus, trouble error) string {
+	s := fmt.Sprintf("consensus with %d relays; building the first circuit", len(c.Relays))
+	if trouble != nil {
+		s += ", so far in vain: " + probableCause(trouble)
 	}
-	if err := c.Check(time.Now()); err != nil {
-		if problem := p.follower.Problem(); problem != nil { // which says, too, who could be asked
-			err = problem
-		}
-		return nil, err
+	return s
+}
+
+// probableCause says for a person why circuits fail. No first hop within reach is most often this machine's
+// own network.
+func probableCause(err error) string {
+	if failed, ok := errors.AsType[*circuit.BuildError](err); ok && failed.Hop == 0 {
+		return "no first relay can be reached, this machine may be offline, or UDP blocked: " + err.Error()
 	}
-	return c, nil
+	return err.Error()
 }
 
 // readySummary says that the proxy is ready and, if the consensus in use should have been followed by
@@ -81,12 +85,6 @@ func (p *Proxy) readySummary() string {
 		return "ready, with an old consensus: " + err.Error()
 	}
 	return "ready"
-}
-
-// routable reports why the consensus has no route of our length, nil if it has.
-func (p *Proxy) routable(c *netdoc.Consensus) error {
-	_, err := route.Choose(c, route.Request{Hops: p.cfg.Hops}, p.rnd)
-	return err
 }
 
 // report tells Config.Progress about every change until ctx ends.
@@ -111,32 +109,6 @@ func (p *Proxy) report(ctx context.Context) error {
 			ready = nil
 		case <-changed:
 		case <-tick.C:
-		}
-	}
-}
-
-// awaitRoute waits until the consensus has a route, for a while, and returns the consensus. The error
-// wraps ErrNotReady and says what is missing.
-func (p *Proxy) awaitRoute(ctx context.Context) (*netdoc.Consensus, error) {
-	ctx, cancel := context.WithTimeout(ctx, waitReady)
-	defer cancel()
-	for {
-		changed := p.follower.Changed()
-		c, err := p.usable()
-		if c != nil {
-			if err = p.routable(c); err == nil {
-				return c, nil
-			}
-		}
-		select {
-		case <-changed:
-		case <-p.alive.Done():
-			return nil, fmt.Errorf("%w: the proxy has stopped", ErrNotReady)
-		case <-ctx.Done():
-			if err == nil {
-				err = fmt.Errorf("no authority has answered yet")
-			}
-			return nil, fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
 	}
 }

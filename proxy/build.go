@@ -25,36 +25,35 @@ const (
 )
 
 // circuitFor returns a circuit for a stream, from the pool or built for it.
-func (p *Proxy) circuitFor(ctx context.Context, why purpose, avoid map[wire.ID]struct{}) (*held, error) {
-	fits := func(exit *netdoc.Relay) bool {
-		_, avoided := avoid[exit.ID]
-		return !avoided && exitFits(exit, why.target)
-	}
+func (p *Proxy) circuitFor(ctx context.Context, w *want) (*held, error) {
 	// A new circuit is a spare like any other until somebody takes it. Under load that may be another
 	// dial; then this one builds again.
+	began, result := time.Now(), "ready"
 	for {
 		c, err := p.awaitRoute(ctx)
 		if err != nil {
 			return nil, err
 		}
 		p.pool.retireGone(c)
-		if h := p.pool.take(why.label, fits); h != nil {
+		if h := p.pool.take(w.label, w.fits); h != nil {
+			w.trace.found(h, time.Since(began), result)
 			return h, nil
 		}
-		if err := p.buildFor(ctx, c, why, avoid); err != nil {
+		if err := p.buildFor(ctx, c, w); err != nil {
 			return nil, err
 		}
+		result = "built"
 	}
 }
 
 // buildFor adds a circuit for a purpose to the pool, or waits for the one that another dial builds for it:
 // many dials at once, as of a browser that starts, want one circuit and not many.
-func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, why purpose, avoid map[wire.ID]struct{}) error {
-	req := route.Request{Hops: p.cfg.Hops, Target: why.target, Exclude: avoid}
-	if len(avoid) > 0 {
-		return p.build(ctx, c, req) // what fits this dial is no longer what fits the others
+func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, w *want) error {
+	req := w.route(p.cfg.Hops)
+	if len(w.avoid) > 0 {
+		return p.build(ctx, c, req, w.trace) // what fits this dial is no longer what fits the others
 	}
-	t, mine := p.pool.takeTurn(why)
+	t, mine := p.pool.takeTurn(w.purpose)
 	if !mine {
 		select {
 		case <-t.done:
@@ -63,22 +62,22 @@ func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, why purpose, 
 			return fmt.Errorf("proxy: waiting for a circuit: %w", ctx.Err())
 		}
 	}
-	err := p.build(ctx, c, req)
+	err := p.build(ctx, c, req, w.trace)
 	if ctx.Err() != nil {
-		p.pool.endTurn(why, t, nil) // this dial gave up; the next one tries
+		p.pool.endTurn(w.purpose, t, nil) // this dial gave up; the next one tries
 	} else {
-		p.pool.endTurn(why, t, err)
+		p.pool.endTurn(w.purpose, t, err)
 	}
 	return err
 }
 
-// build adds one circuit to the pool. A relay that failed is left out of the next attempt's route.
-func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Request) error {
+// build adds one circuit to the pool, and notes each attempt. A relay that failed is left out of the next attempt's route.
+func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Request, t trace) error {
 	exclude := map[wire.ID]struct{}{}
-	for id := range req.Exclude {
+	for id := range req.Avoid {
 		exclude[id] = struct{}{}
 	}
-	req.Exclude = exclude
+	req.Avoid = exclude
 	var failed error
 	pause := behindPause
 	for attempt := 1; attempt <= buildAttempts; attempt++ {
@@ -87,7 +86,7 @@ func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Reques
 			// What is left after leaving out the relays that failed is not the network's fault alone.
 			return errors.Join(noRoute(err), failed)
 		}
-		if failed = p.buildAlong(ctx, relays); failed == nil {
+		if failed = p.buildAlong(ctx, relays, t); failed == nil {
 			return nil
 		}
 		if ctx.Err() != nil || p.alive.Err() != nil {
@@ -111,20 +110,22 @@ func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Reques
 // noRoute gives a missing exit the reason that an exit itself would give.
 func noRoute(err error) error {
 	var none *route.NoExit
-	if errors.As(err, &none) && !none.Excluded {
+	if errors.As(err, &none) && (none.Why == route.LackPolicy || none.Why == route.LackAllowed) {
 		return errors.Join(err, &wire.EndError{Reason: wire.ReasonPolicy})
 	}
 	return err
 }
 
 // buildAlong builds one circuit along a route and adds it to the pool.
-func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay) error {
+func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay, t trace) error {
 	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
 	defer cancel()
 	stop := context.AfterFunc(p.alive, cancel)
 	defer stop()
 	attempt := p.pool.begin(relays)
 	built, err := circuit.Build(ctx, p.node, relays)
+	p.attempted(err)
+	t.built(attempt.id, relays, time.Since(attempt.began), err)
 	if err != nil {
 		p.pool.failed(attempt)
 		return err
@@ -132,6 +133,17 @@ func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay) error {
 	p.pool.add(attempt.id, built, p.runCircuit)
 	p.readyOnce.Do(func() { close(p.ready) })
 	return nil
+}
+
+// attempted notes the outcome of an attempt.
+func (p *Proxy) attempted(err error) {
+	p.counts.attempted(err)
+	switch {
+	case err == nil:
+		p.health.built()
+	case failureOf(err) != FailureGivenUp:
+		p.health.attemptFailed(err)
+	}
 }
 
 // runCircuit serves a circuit to its end.
@@ -171,50 +183,4 @@ func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
 func behind(err error) bool {
 	var said *onion.HopError
 	return errors.As(err, &said) && said.Status == wire.StatusUnknownNext
-}
-
-// keepSpares builds circuits ahead of need until ctx ends. It waits ever longer after a build that failed,
-// and after a spare that did not last: else a relay that accepts circuits and drops them would keep us
-// building.
-func (p *Proxy) keepSpares(ctx context.Context) error {
-	tick := time.NewTicker(tendInterval)
-	defer tick.Stop()
-	retry := retryMin
-	var again <-chan time.Time // none is built before
-	for ctx.Err() == nil {
-		changed := p.follower.Changed()
-		if again == nil && p.pool.missing(p.cfg.Spares) > 0 {
-			if !p.pool.lostSpare() && p.buildSpare(ctx) == nil {
-				continue
-			}
-			again = time.After(retry)
-			retry = min(2*retry, retryMax)
-		}
-		select {
-		case <-ctx.Done():
-		case <-p.pool.spares:
-		case <-changed:
-			retry, again = retryMin, nil
-			if c := p.follower.Current(); c != nil {
-				p.pool.retireGone(c)
-			}
-		case <-again:
-			p.pool.lostSpare() // what was lost meanwhile has been waited for
-			again = nil
-		case now := <-tick.C:
-			p.pool.tend(now)
-			if p.pool.missing(p.cfg.Spares) <= 0 {
-				retry = retryMin
-			}
-		}
-	}
-	return nil
-}
-
-func (p *Proxy) buildSpare(ctx context.Context) error {
-	c, err := p.usable()
-	if c == nil {
-		return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(err))
-	}
-	return p.build(ctx, c, route.Request{Hops: p.cfg.Hops})
 }

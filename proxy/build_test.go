@@ -60,7 +60,9 @@ func TestNoRoute(t *testing.T) {
 		want bool
 	}{
 		{&route.NoExit{}, true},
-		{&route.NoExit{Excluded: true}, false},
+		{&route.NoExit{Why: route.LackAllowed}, true},
+		{&route.NoExit{Why: route.LackRelay}, false},
+		{&route.NoExit{Why: route.LackReliable}, false},
 		{&route.TooFewRelays{Have: 1, Need: 5}, false},
 		{&route.TooFewDistinct{Hops: 3, Running: 2, Rule: route.RuleDistinct}, false},
 	} {

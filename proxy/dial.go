@@ -30,11 +30,31 @@ type Request struct {
 	Isolation string
 }
 
+// want is what a request asks of its circuit.
+type want struct {
+	purpose                      // shared by requests that wait for the same circuit
+	avoid   map[wire.ID]struct{} // exits that would not serve this one
+	trace   trace
+}
+
+// fits reports whether a circuit along a route would do.
+func (w *want) fits(route []*netdoc.Relay) bool {
+	exit := route[len(route)-1]
+	_, avoided := w.avoid[exit.ID]
+	return !avoided && exitFits(exit, w.target)
+}
+
+// route asks for relays of a circuit that would do.
+func (w *want) route(hops int) route.Request {
+	return route.Request{Hops: hops, Target: w.target, Avoid: w.avoid}
+}
+
 // Dial connects to a destination through a circuit. Before any byte of the application has left, another
 // circuit is tried when the first breaks, and another exit when the exit will not serve the target. The
 // error wraps *wire.EndError when an exit said no, and ErrNotReady or one of package route's errors when
 // there was no circuit to ask.
-func (p *Proxy) Dial(ctx context.Context, req Request) (net.Conn, error) {
+func (p *Proxy) Dial(ctx context.Context, req Request) (conn net.Conn, err error) {
+	defer func() { p.counts.dialled(err) }()
 	target, err := parseTarget(req.Target)
 	if err != nil {
 		return nil, err
@@ -44,11 +64,10 @@ func (p *Proxy) Dial(ctx context.Context, req Request) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	why := purpose{label: p.pool.labelled(req.Isolation), target: target}
-	avoid := map[wire.ID]struct{}{}
+	w := &want{purpose: purpose{label: p.pool.labelled(req.Isolation, ""), target: target}, avoid: map[wire.ID]struct{}{}}
 	var answer error // of the last exit that would not serve the target
 	for attempt := 1; ; attempt++ {
-		conn, exit, err := p.dialOnce(ctx, req.Target, why, avoid)
+		conn, exit, err := p.dialOnce(ctx, req.Target, w)
 		switch {
 		case err == nil:
 			return conn, nil
@@ -57,21 +76,21 @@ func (p *Proxy) Dial(ctx context.Context, req Request) (net.Conn, error) {
 		case exit == nil || attempt == maxAttempts || ctx.Err() != nil || !elsewhere(err):
 			return nil, err
 		case isEnd(err):
-			avoid[exit.ID], answer = struct{}{}, err
+			w.avoid[exit.ID], answer = struct{}{}, err
 		}
 	}
 }
 
 // dialOnce opens a stream on one circuit. exit is nil when there was no circuit.
-func (p *Proxy) dialOnce(ctx context.Context, to string, why purpose, avoid map[wire.ID]struct{}) (net.Conn, *netdoc.Relay, error) {
-	held, err := p.circuitFor(ctx, why, avoid)
+func (p *Proxy) dialOnce(ctx context.Context, to string, w *want) (net.Conn, *netdoc.Relay, error) {
+	held, err := p.circuitFor(ctx, w)
 	if err != nil {
 		return nil, nil, err
 	}
 	began := time.Now()
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	conn, err := held.circuit.Open(opening, to)
+	conn, err := held.circuit.Open(opening, circuit.Request{Target: to})
 	if err != nil {
 		if ctx.Err() == nil && !isEnd(err) {
 			// It is gone or full, or its exit is silent: whatever that is busy with, the next stream

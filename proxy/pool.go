@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"net/netip"
-	"sort"
 	"strconv"
 	"sync"
 	"time"
@@ -45,36 +44,27 @@ type stream struct {
 
 // pool holds the circuits that stand and counts those being built.
 type pool struct {
-	mu         sync.Mutex
-	closed     bool
-	next       int
-	identity   int // how often it was renewed
-	nextStream int
-	circuits   map[string]*held
-	building   map[string]*attempt
-	turns      map[purpose]*turn
-	lost       bool          // a spare has ended by itself
-	spares     chan struct{} // of size 1: a spare was taken or lost
-	running    sync.WaitGroup
+	mu       sync.Mutex
+	closed   bool
+	next     int
+	identity int // how often it was renewed
+	opens    int // the last stream's ID
+	circuits map[string]*held
+	building map[string]*attempt
+	turns    map[purpose]*turn
+	lost     bool          // a spare has ended by itself
+	watched  chan struct{} // closed by the next change; nil: nobody watches
+	in, out  int64         // bytes that the circuits which have ended have carried
+	spares   chan struct{} // of size 1: a spare was taken or lost
+	running  sync.WaitGroup
 }
 
 // label is what streams must have in common to share a circuit. identity is the pool's of the moment when
 // the stream was asked for, so that one which NewIdentity overtakes shares with no later one.
 type label struct {
 	isolation string
+	choice    string // of relays and destination, where that separates too
 	identity  int
-}
-
-// purpose is what a circuit is built for when no spare fits, and turn one dial's turn to build it: all
-// others that want the same wait for it.
-type purpose struct {
-	label
-	target route.Target
-}
-
-type turn struct {
-	done chan struct{}
-	err  error // after done: why it failed, if another dial's would too
 }
 
 // attempt is a circuit being built.
@@ -90,21 +80,21 @@ func (p *pool) init() {
 }
 
 // labelled returns the label of a stream that is asked for now.
-func (p *pool) labelled(isolation string) label {
+func (p *pool) labelled(isolation, choice string) label {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return label{isolation, p.identity}
+	return label{isolation, choice, p.identity}
 }
 
 // take returns a circuit for a stream: one of the same label, else a spare, which gets the label. It
 // counts as pending until opened or released. Nil: none fits.
-func (p *pool) take(l label, fits func(*netdoc.Relay) bool) *held {
+func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	var best *held
 	for _, h := range p.circuits {
-		if h.retired || !fits(h.circuit.Exit()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
+		if h.retired || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
 			continue
 		}
 		if h.used && (h.label != l || now.Sub(h.firstUse) > usedLifetime) {
@@ -121,6 +111,7 @@ func (p *pool) take(l label, fits func(*netdoc.Relay) bool) *held {
 		best.used, best.label, best.firstUse = true, l, now
 		best.retired = l.identity != p.identity
 		p.wakeSpares()
+		p.changedLocked()
 	}
 	best.pending++
 	return best
@@ -138,6 +129,7 @@ func better(a, b *held) bool {
 func (p *pool) add(id string, c *circuit.Circuit, run func(*circuit.Circuit)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.changedLocked()
 	delete(p.building, id)
 	if p.closed {
 		c.Close()
@@ -163,9 +155,10 @@ func (p *pool) release(h *held) {
 func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.mu.Lock()
 	h.pending--
-	p.nextStream++
-	s.id = strconv.Itoa(p.nextStream)
+	p.opens++
+	s.id = strconv.Itoa(p.opens)
 	h.streams[conn] = s
+	p.changedLocked()
 	p.mu.Unlock()
 	conn.OnClose(func() {
 		p.mu.Lock()
@@ -173,6 +166,7 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 		delete(h.streams, conn)
 		h.ending++
 		h.lastClose = time.Now()
+		p.changedLocked()
 	}, func() {
 		p.mu.Lock()
 		h.ending--
@@ -184,6 +178,7 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 func (p *pool) retire(h *held) {
 	p.mu.Lock()
 	h.retired = true
+	p.changedLocked()
 	p.mu.Unlock()
 	p.closeIfDone(h)
 }
@@ -192,6 +187,7 @@ func (p *pool) retire(h *held) {
 func (p *pool) retireAll() {
 	p.mu.Lock()
 	p.identity++
+	p.changedLocked()
 	var used []*held
 	for _, h := range p.circuits {
 		if h.used {
@@ -220,6 +216,10 @@ func (p *pool) remove(h *held) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.circuits, h.id)
+	in, out := h.circuit.Bytes()
+	p.in += in
+	p.out += out
+	p.changedLocked()
 	if !h.used {
 		p.lost = p.lost || !h.retired
 		p.wakeSpares()
@@ -251,7 +251,10 @@ func (p *pool) retireIf(f func(*held) bool) {
 	p.mu.Lock()
 	var due []*held
 	for _, h := range p.circuits {
-		h.retired = h.retired || f(h)
+		if !h.retired && f(h) {
+			h.retired = true
+			p.changedLocked()
+		}
 		if h.retired {
 			due = append(due, h)
 		}
@@ -262,52 +265,23 @@ func (p *pool) retireIf(f func(*held) bool) {
 	}
 }
 
-// takeTurn returns the turn to build for a purpose; mine is false if it is another dial's.
-func (p *pool) takeTurn(why purpose) (t *turn, mine bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if t := p.turns[why]; t != nil {
-		return t, false
-	}
-	t = &turn{done: make(chan struct{})}
-	p.turns[why] = t
-	return t, true
-}
-
-// endTurn lets those go on who waited for a turn.
-func (p *pool) endTurn(why purpose, t *turn, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.turns, why)
-	t.err = err
-	close(t.done)
-}
-
-// lostSpare reports, once, that a spare has ended by itself.
-func (p *pool) lostSpare() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	lost := p.lost
-	p.lost = false
-	return lost
-}
-
-// missing returns how many spares are not there.
-func (p *pool) missing(want int) int {
+// standing reports whether any circuit takes new streams.
+func (p *pool) standing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.circuits {
-		if !h.used && !h.retired {
-			want--
+		if !h.retired {
+			return true
 		}
 	}
-	return want
+	return false
 }
 
-func (p *pool) wakeSpares() {
-	select {
-	case p.spares <- struct{}{}:
-	default:
+// changedLocked tells those who watch. p.mu is held.
+func (p *pool) changedLocked() {
+	if p.watched != nil {
+		close(p.watched)
+		p.watched = nil
 	}
 }
 
@@ -326,77 +300,13 @@ func exitFits(exit *netdoc.Relay, t route.Target) bool {
 	return t.Port == 0 || exit.Policy.AllowsPort(t.Port)
 }
 
-// CircuitInfo is a circuit as its user may see it.
-type CircuitInfo struct {
-	ID        string
-	State     string // "building", "ready" or "closing"
-	Route     []*netdoc.Relay
-	Streams   []StreamInfo
-	Took      time.Duration // to build
-	Age       time.Duration
-	In, Out   int64 // bytes of the application, from and to the destinations
-	Isolation string
-}
-
-// StreamInfo is one open stream of a circuit.
-type StreamInfo struct {
-	ID     string // of no other stream of this proxy
-	Target string
-	Took   time.Duration // to open
-	Age    time.Duration
-}
-
-// Circuits lists the circuits, oldest first.
-func (p *Proxy) Circuits() []CircuitInfo {
-	now := time.Now()
-	pl := &p.pool
-	pl.mu.Lock()
-	defer pl.mu.Unlock()
-	infos := make([]CircuitInfo, 0, len(pl.circuits)+len(pl.building))
-	for _, h := range pl.circuits {
-		infos = append(infos, h.info(now))
-	}
-	for _, a := range pl.building {
-		infos = append(infos, CircuitInfo{ID: a.id, State: "building", Route: a.route, Age: now.Sub(a.began)})
-	}
-	sort.Slice(infos, func(i, j int) bool { return infos[i].Age > infos[j].Age })
-	return infos
-}
-
-func (h *held) info(now time.Time) CircuitInfo {
-	info := CircuitInfo{
-		ID: h.id, State: "ready", Route: h.circuit.Route(), Isolation: h.label.isolation,
-		Took: h.circuit.Took(), Age: now.Sub(h.circuit.Began()),
-	}
-	if h.retired {
-		info.State = "closing"
-	}
-	info.In, info.Out = h.circuit.Bytes()
-	for _, s := range h.streams {
-		info.Streams = append(info.Streams, StreamInfo{ID: s.id, Target: s.target, Took: s.took, Age: now.Sub(s.began)})
-	}
-	sort.Slice(info.Streams, func(i, j int) bool { return info.Streams[i].Age > info.Streams[j].Age })
-	return info
-}
-
-// CloseCircuit destroys a circuit and breaks its streams; false if there is none of that ID.
-func (p *Proxy) CloseCircuit(id string) bool {
-	p.pool.mu.Lock()
-	h := p.pool.circuits[id]
-	p.pool.mu.Unlock()
-	if h == nil {
-		return false
-	}
-	h.circuit.Close()
-	return true
-}
-
 func (p *pool) begin(r []*netdoc.Relay) *attempt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.next++
 	a := &attempt{id: strconv.Itoa(p.next), route: r, began: time.Now()}
 	p.building[a.id] = a
+	p.changedLocked()
 	return a
 }
 
@@ -404,4 +314,5 @@ func (p *pool) failed(a *attempt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.building, a.id)
+	p.changedLocked()
 }

@@ -17,7 +17,7 @@ import (
 	"torproxy/wire/onion"
 )
 
-func anyExit(*netdoc.Relay) bool { return true }
+func anyExit([]*netdoc.Relay) bool { return true }
 
 // noSpares is a Config whose pool has only what dials build.
 var noSpares = Config{Spares: -1}
@@ -59,7 +59,7 @@ func TestNewIdentity(t *testing.T) {
 	onBed(t, 2, Config{}, nil, func(b *bed) {
 		early := b.dial("a")
 		first := b.circuitOf("a")
-		asked := b.pool.labelled("a") // a dial that has got no further than this
+		asked := b.pool.labelled("a", "") // a dial that has got no further than this
 		b.NewIdentity()
 		<-time.After(time.Second) // the spares are there again
 		late := b.dial("a")
@@ -72,7 +72,7 @@ func TestNewIdentity(t *testing.T) {
 		if overtaken == nil || overtaken.id == first || overtaken.id == second {
 			b.t.Fatalf("the dial that was overtaken got circuit %+v; %s is the earlier one, %s the later", overtaken, first, second)
 		}
-		if h := b.pool.take(b.pool.labelled("a"), anyExit); h.id != second {
+		if h := b.pool.take(b.pool.labelled("a", ""), anyExit); h.id != second {
 			t.Errorf("a later stream uses circuit %s, want %s", h.id, second)
 		}
 		b.pool.release(overtaken)

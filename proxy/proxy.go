@@ -2,8 +2,8 @@
 // need, and gives out connections that travel through them. A Go program embeds it with New, Run and
 // DialContext; package proxy/localnet brings a whole network for its tests.
 //
-//	Dial    which circuit: one of this isolation whose exit fits, else a spare, else a new one    pool.go
-//	Run     follow the consensus, keep spares, end circuits that are done with                    pool.go, build.go
+//	Dial    which circuit: one of this isolation whose exit fits, else a spare, else a new one    dial.go, pool.go
+//	Run     follow the consensus, keep spares, end circuits that are done with                    spares.go, build.go
 //
 // Names are never resolved here: they travel to the exit as they are.
 package proxy
@@ -65,6 +65,10 @@ type Proxy struct {
 	follower *directory.Follower
 	rnd      *rand.Rand
 	pool     pool
+	outlooks outlooks
+	health   health
+	counts   counts
+	records  records
 
 	alive context.Context // ends with Run
 	kill  context.CancelFunc
@@ -149,10 +153,11 @@ func (p *Proxy) Consensus() *netdoc.Consensus { return p.follower.Current() }
 // Changed returns a channel that is closed when the proxy next has another consensus.
 func (p *Proxy) Changed() <-chan struct{} { return p.follower.Changed() }
 
-// NewIdentity makes sure that no later stream shares a circuit with an earlier one. Streams that are open
-// stay where they are.
+// NewIdentity makes sure that no later stream shares a circuit with an earlier one, and forgets what Why
+// knows. Streams that are open stay where they are.
 func (p *Proxy) NewIdentity() {
 	p.pool.retireAll()
+	p.records.forget()
 	p.log.Info("new identity: later connections use new circuits")
 }
 

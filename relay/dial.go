@@ -7,39 +7,32 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"strings"
+	"sync/atomic"
 	"syscall"
-	"time"
 
 	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
-
-// Resolver looks up the addresses of a name; *net.Resolver is one.
-type Resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
 
 // errPolicy is what an address that must not be dialled gives; it never leaves the relay.
 var errPolicy = errors.New("relay: the exit policy does not allow this address")
 
 // dialer makes an exit's connections. The policy is asked about the address that is dialled, after the
 // name was resolved, and once more in the moment of the system call: what a name resolves to, and what a
-// literal looks like, decides nothing.
+// literal looks like, decides nothing. It is safe for concurrent use.
 type dialer struct {
 	policy   func() *netdoc.Policy
 	own      func(netip.AddrPort) bool
-	resolver Resolver
+	machine  *machine
+	resolver Resolver // nil: the system's
 	connect  func(ctx context.Context, network, address string) (net.Conn, error)
+	kept     atomic.Int64 // answers in all circuits' names
 }
 
 func newDialer(cfg *Config) *dialer {
-	d := &dialer{policy: func() *netdoc.Policy { return &cfg.Policy }, own: cfg.Own, resolver: cfg.Resolver, connect: cfg.Dial}
+	d := &dialer{policy: func() *netdoc.Policy { return &cfg.Policy }, own: cfg.Own, resolver: cfg.Resolver, connect: cfg.Dial, machine: newMachine(cfg.Advertise)}
 	if d.own == nil {
 		d.own = func(netip.AddrPort) bool { return false }
-	}
-	if d.resolver == nil {
-		d.resolver = net.DefaultResolver
 	}
 	if d.connect == nil {
 		system := &net.Dialer{ControlContext: d.control}
@@ -48,8 +41,20 @@ func newDialer(cfg *Config) *dialer {
 	return d
 }
 
-// dial connects to HOST:PORT; conn is nil when it could not, and reason says why.
-func (d *dialer) dial(ctx context.Context, target string) (conn net.Conn, reason wire.Reason) {
+// names returns what a new circuit looks names up with; ctx is the circuit's. Its maker closes it.
+func (d *dialer) names(ctx context.Context) *names {
+	resolver := d.resolver
+	if resolver == nil {
+		// Each circuit has its own, for a net.Resolver joins equal lookups. Go's own code never reads a
+		// strange name as an address, nor asks the local network for it by multicast.
+		resolver = &net.Resolver{PreferGo: true}
+	}
+	return newNames(ctx, resolver, &d.kept)
+}
+
+// dial connects to HOST:PORT; conn is nil when it could not, and reason says why. It takes dialTimeout at
+// most.
+func (d *dialer) dial(ctx context.Context, n *names, target string) (conn net.Conn, reason wire.Reason) {
 	host, port, err := splitTarget(target)
 	if err != nil {
 		return nil, wire.ReasonDNS
@@ -59,19 +64,18 @@ func (d *dialer) dial(ctx context.Context, target string) (conn net.Conn, reason
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	addrs, reason := d.resolve(ctx, host)
-	if reason != 0 {
-		return nil, reason
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return newRace(d, port).run(ctx, n, host)
 	}
-	reason = wire.ReasonPolicy
-	for allowed := d.allowed(addrs, port); len(allowed) > 0 && ctx.Err() == nil; allowed = allowed[1:] {
-		conn, err = d.connectIn(ctx, share(ctx, len(allowed)), allowed[0])
-		if err == nil {
-			return conn, 0
-		}
-		reason = reasonOf(err)
+	to := netip.AddrPortFrom(addr.Unmap(), port)
+	if d.judge(to) != nil {
+		return nil, wire.ReasonPolicy
 	}
-	return nil, reason
+	if conn, err = d.connect(ctx, "tcp", to.String()); err != nil {
+		return nil, reasonOf(err)
+	}
+	return conn, 0
 }
 
 // allowed returns the first addresses that the policy lets be dialled.
@@ -82,20 +86,6 @@ func (d *dialer) allowed(addrs []netip.Addr, port uint16) (to []netip.AddrPort) 
 		}
 	}
 	return to
-}
-
-// share is the part of the time left that the next of n addresses gets: one that swallows packets must
-// leave time for those behind it, as net.Dialer does it for the addresses of a name.
-func share(ctx context.Context, n int) time.Duration {
-	until, _ := ctx.Deadline()
-	left := time.Until(until)
-	return max(left/time.Duration(n), min(left, minShare))
-}
-
-func (d *dialer) connectIn(ctx context.Context, timeout time.Duration, to netip.AddrPort) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return d.connect(ctx, "tcp", to.String())
 }
 
 // splitTarget reads HOST:PORT.
@@ -111,34 +101,28 @@ func splitTarget(target string) (host string, port uint16, err error) {
 	return host, uint16(n), nil
 }
 
-// resolve returns the addresses of a literal or a name.
-func (d *dialer) resolve(ctx context.Context, host string) ([]netip.Addr, wire.Reason) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		if addr.Zone() != "" {
-			return nil, wire.ReasonPolicy // a zone names an interface of this machine
-		}
-		return []netip.Addr{addr}, 0
-	}
-	if strings.ContainsAny(host, ":%[]/") {
-		return nil, wire.ReasonDNS
-	}
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
-	addrs, err := d.resolver.LookupNetIP(ctx, "ip", host)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, wire.ReasonTimeout
-	case err != nil || len(addrs) == 0:
-		return nil, wire.ReasonDNS
-	}
-	return addrs, 0
-}
-
+// judge returns errPolicy for an address that must not be dialled.
 func (d *dialer) judge(to netip.AddrPort) error {
-	if !d.policy().Allows(to) || d.own(to) {
+	p := d.policy()
+	if !p.Allows(to) || d.own(to) {
+		return errPolicy
+	}
+	if !p.Allows(netip.AddrPortFrom(loopback4[0], to.Port())) && d.isOurs(to.Addr()) {
 		return errPolicy
 	}
 	return nil
+}
+
+// reachable reports whether an address could be dialled with some port.
+func (d *dialer) reachable(addr netip.Addr) bool {
+	p := d.policy()
+	return p.AllowsAddress(addr) && (p.AllowsAddress(loopback4[0]) || !d.isOurs(addr))
+}
+
+// isOurs reports whether an address is this machine's, or could be.
+func (d *dialer) isOurs(addr netip.Addr) bool {
+	its, err := d.machine.has(addr)
+	return its || err != nil
 }
 
 // control is the last word before connect(2): address is what the kernel is about to be given.

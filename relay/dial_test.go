@@ -15,19 +15,55 @@ import (
 	"torproxy/wire/netdoc"
 )
 
-// names is a resolver with fixed answers; a name it does not have does not exist, "slow.test" never answers.
-type names map[string][]netip.Addr
+// zone is a resolver with fixed answers; a name it does not have does not exist, "slow.test." never answers.
+type zone map[string][]netip.Addr
 
-func (n names) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, error) {
-	if host == "slow.test" {
+func (z zone) LookupNetIP(ctx context.Context, network, host string) (addrs []netip.Addr, err error) {
+	if host == "slow.test." {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	addrs, ok := n[host]
-	if !ok {
+	for _, a := range z[host] {
+		if a.Is4() == (network == "ip4") {
+			addrs = append(addrs, a)
+		}
+	}
+	if len(addrs) == 0 {
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
 	return addrs, nil
+}
+
+func (z zone) LookupAddr(context.Context, string) ([]string, error) {
+	return nil, errors.New("not asked")
+}
+
+// resolverFunc is a resolver of addresses.
+type resolverFunc func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+func (f resolverFunc) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	return f(ctx, network, host)
+}
+
+func (f resolverFunc) LookupAddr(context.Context, string) ([]string, error) {
+	return nil, errors.New("not asked")
+}
+
+// dialOnce dials for a circuit of its own.
+func dialOnce(t *testing.T, d *dialer, target string) (net.Conn, wire.Reason) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	n := d.names(ctx)
+	defer n.close()
+	defer cancel()
+	return d.dial(ctx, n, target)
+}
+
+// answering is a connection to a destination that has closed it.
+func answering() net.Conn {
+	here, there := net.Pipe()
+	there.Close()
+	return here
 }
 
 func policy(t *testing.T, s string) netdoc.Policy {
@@ -41,13 +77,13 @@ func policy(t *testing.T, s string) netdoc.Policy {
 
 // TestDialDecision checks which addresses are dialled for which targets, and the reason when none is.
 func TestDialDecision(t *testing.T) {
-	resolver := names{
-		"public.test":  {netip.MustParseAddr("198.41.0.4")},
-		"private.test": {netip.MustParseAddr("10.1.2.3")},
-		"mapped.test":  {netip.MustParseAddr("::ffff:10.1.2.3")},
-		"nat64.test":   {netip.MustParseAddr("64:ff9b::a01:203")},
-		"mixed.test":   {netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("198.41.0.4")},
-		"none.test":    {},
+	resolver := zone{
+		"public.test.":  {netip.MustParseAddr("198.41.0.4")},
+		"private.test.": {netip.MustParseAddr("10.1.2.3")},
+		"mapped.test.":  {netip.MustParseAddr("::ffff:10.1.2.3")},
+		"nat64.test.":   {netip.MustParseAddr("64:ff9b::a01:203")},
+		"mixed.test.":   {netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("198.41.0.4")},
+		"none.test.":    {},
 	}
 	const dialled = wire.Reason(0)
 	for _, test := range []struct {
@@ -72,6 +108,9 @@ func TestDialDecision(t *testing.T) {
 		{"accept *:*", "missing.test:80", wire.ReasonDNS, ""},
 		{"accept *:*", "none.test:80", wire.ReasonDNS, ""},
 		{"accept *:*", "2130706433:80", wire.ReasonDNS, ""},
+		{"accept *:*", "PUBLIC.Test.:80", dialled, "198.41.0.4:80"},
+		{"accept *:*", "localhost:80", wire.ReasonPolicy, ""},
+		{"accept private:*", "a.localhost:80", dialled, "[::1]:80"},
 		{"accept *:*", "public.test", wire.ReasonDNS, ""},
 		{"accept *:*", "public.test:0", wire.ReasonDNS, ""},
 		{"accept *:*", "public.test:65536", wire.ReasonDNS, ""},
@@ -80,14 +119,12 @@ func TestDialDecision(t *testing.T) {
 		var address string
 		cfg := &Config{Resolver: resolver, Dial: func(_ context.Context, _, a string) (net.Conn, error) {
 			address = a
-			here, there := net.Pipe()
-			there.Close()
-			return here, nil
+			return answering(), nil
 		}}
 		if test.policy != "" {
 			cfg.Policy = policy(t, test.policy)
 		}
-		conn, reason := newDialer(cfg).dial(t.Context(), test.target)
+		conn, reason := dialOnce(t, newDialer(cfg), test.target)
 		if conn != nil {
 			conn.Close()
 		}
@@ -97,62 +134,32 @@ func TestDialDecision(t *testing.T) {
 	}
 }
 
-// TestNoExitAsksNobody checks that a relay whose policy rejects everything resolves no names.
-func TestNoExitAsksNobody(t *testing.T) {
-	d := newDialer(&Config{Resolver: resolverFunc(func(string) { t.Error("the resolver was asked") })})
-	if conn, reason := d.dial(t.Context(), "public.test:80"); conn != nil || reason != wire.ReasonPolicy {
-		t.Errorf("got %v, %v; want the exit policy's refusal", conn, reason)
-	}
-}
-
-type resolverFunc func(host string)
-
-func (f resolverFunc) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
-	f(host)
-	return nil, errors.New("no answer")
-}
-
-// TestSilentAddress checks that the addresses of a name share the time: one that swallows packets leaves
-// enough of it for the next, and only so many are tried.
-func TestSilentAddress(t *testing.T) {
-	var many []netip.Addr
-	for i := range byte(10) {
-		many = append(many, netip.AddrFrom4([4]byte{198, 41, 0, i + 1}))
-	}
+// TestAsksNobody checks which names are not given to any resolver.
+func TestAsksNobody(t *testing.T) {
 	for _, test := range []struct {
-		addrs  []netip.Addr
-		after  time.Duration // the last address answers
-		dialed int
-		reason wire.Reason
+		policy, host string
+		reason       wire.Reason
 	}{
-		{many[:2], dialTimeout / 2, 2, 0},
-		{many[:4], 3 * dialTimeout / 4, 4, 0},
-		{many, dialTimeout, maxAddresses, wire.ReasonTimeout},
+		{"", "public.test", wire.ReasonPolicy}, // no exit
+		{"accept *:*", "2130706433", wire.ReasonDNS},
+		{"accept *:*", "127.1", wire.ReasonDNS},
+		{"accept *:*", "0x7f000001", wire.ReasonDNS},
+		{"accept *:*", "0x7f.1.", wire.ReasonDNS},
+		{"accept *:*", "example.09", wire.ReasonDNS},
+		{"accept *:*", "127.0.0.1.", wire.ReasonDNS},
+		{"accept *:*", "duckduckgogg42xjoc72x3sjasowoarfbgcmvfimaftt6twagswzczad.onion", wire.ReasonDNS},
+		{"accept *:*", "www.example.Onion.", wire.ReasonDNS},
+		{"accept *:*", ".", wire.ReasonDNS},
+		{"accept *:*", "a/b", wire.ReasonDNS},
+		{"accept *:*", "localhost", wire.ReasonPolicy},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			last, dialed := netip.AddrPortFrom(test.addrs[len(test.addrs)-1], 80).String(), 0
-			d := newDialer(&Config{
-				Policy:   policy(t, "accept *:*"),
-				Resolver: names{"many.test": test.addrs},
-				Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
-					if dialed++; address == last {
-						here, there := net.Pipe()
-						there.Close()
-						return here, nil
-					}
-					<-ctx.Done()
-					return nil, ctx.Err()
-				},
-			})
-			began := time.Now()
-			conn, reason := d.dial(t.Context(), "many.test:80")
-			if took := time.Since(began); reason != test.reason || took != test.after || dialed != test.dialed {
-				t.Errorf("%d addresses: %v after %v and %d dials, want %v after %v and %d", len(test.addrs), reason, took, dialed, test.reason, test.after, test.dialed)
-			}
-			if conn != nil {
-				conn.Close()
-			}
-		})
+		d := newDialer(&Config{Policy: policy(t, test.policy), Resolver: resolverFunc(func(_ context.Context, _, host string) ([]netip.Addr, error) {
+			t.Errorf("the resolver was asked for %q", host)
+			return nil, errors.New("no answer")
+		})})
+		if conn, reason := dialOnce(t, d, test.host+":80"); conn != nil || reason != test.reason {
+			t.Errorf("%s: got %v, %v; want %v", test.host, conn, reason, test.reason)
+		}
 	}
 }
 
@@ -169,7 +176,7 @@ func TestControl(t *testing.T) {
 		asked++
 		return asked > 1
 	}})
-	if conn, reason := d.dial(t.Context(), l.Addr().String()); conn != nil || reason != wire.ReasonPolicy {
+	if conn, reason := dialOnce(t, d, l.Addr().String()); conn != nil || reason != wire.ReasonPolicy {
 		t.Errorf("got %v, %v; want the exit policy's refusal", conn, reason)
 	}
 	if asked != 2 {
@@ -204,12 +211,12 @@ func TestSlowDestinations(t *testing.T) {
 		after  time.Duration
 	}{{"slow.test:80", resolveTimeout}, {"198.41.0.4:80", dialTimeout}} {
 		synctest.Test(t, func(t *testing.T) {
-			d := newDialer(&Config{Policy: policy(t, "accept *:*"), Resolver: names{}, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			d := newDialer(&Config{Policy: policy(t, "accept *:*"), Resolver: zone{}, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}})
 			began := time.Now()
-			if _, reason := d.dial(t.Context(), test.target); reason != wire.ReasonTimeout {
+			if _, reason := dialOnce(t, d, test.target); reason != wire.ReasonTimeout {
 				t.Errorf("%s: %v, want time-out", test.target, reason)
 			}
 			if took := time.Since(began); took != test.after {

@@ -14,6 +14,16 @@ import (
 	"torproxy/wire/onion"
 )
 
+// lastHop is one circuit's end at an exit: what its streams share. Nothing of it is shared with another
+// circuit.
+type lastHop struct {
+	relay   *Relay
+	ctx     context.Context // ends with the circuit
+	peer    wire.ID         // where the circuit came from
+	names   *names
+	streams sync.WaitGroup
+}
+
 // serveLast answers "ready" and serves the circuit's streams until it ends.
 func (c *circuit) serveLast(ctx context.Context) {
 	created, keys, err := c.peeled.Answer(wire.StatusReady, nil)
@@ -22,12 +32,13 @@ func (c *circuit) serveLast(ctx context.Context) {
 	}
 	r := c.relay
 	ctx, cancel := context.WithCancel(ctx)
-	var streams sync.WaitGroup
-	defer streams.Wait()
+	h := &lastHop{relay: r, ctx: ctx, peer: c.prev.Link().Peer(), names: r.dialer.names(ctx)}
+	defer h.names.close()
+	defer h.streams.Wait()
 	defer cancel()
 	session := mux.NewSession(mux.Config{
 		Budget: r.budget,
-		Accept: func(st *mux.Stream) { streams.Go(func() { r.serveStream(ctx, st, c.prev.Link().Peer()) }) },
+		Accept: func(st *mux.Stream) { h.streams.Go(func() { h.serve(st) }) },
 	})
 	stop := context.AfterFunc(ctx, func() { session.Close(nil) })
 	defer stop()
@@ -73,21 +84,24 @@ func (s stalling) Write(cells []byte) (int, error) {
 	return s.Stream.Write(cells)
 }
 
-// serveStream serves what one BEGIN asks for; the circuit came from peer.
-func (r *Relay) serveStream(ctx context.Context, st *mux.Stream, peer wire.ID) {
+// serve serves what one BEGIN asks for.
+func (h *lastHop) serve(st *mux.Stream) {
 	defer st.Close()
 	switch {
 	case st.Kind() == wire.KindTCP:
-		r.serveTCP(ctx, st)
-	case st.Kind() == wire.KindEcho && st.Target() == wire.EchoTarget && r.isAuthority(peer):
-		r.serveEcho(st)
+		h.serveTCP(st)
+	case st.Kind() == wire.KindResolve:
+		h.serveResolve(st)
+	case st.Kind() == wire.KindEcho && st.Target() == wire.EchoTarget && h.relay.isAuthority(h.peer):
+		h.relay.serveEcho(st)
 	default:
 		st.End(wire.ReasonUnsupported)
 	}
 }
 
 // serveTCP makes the connection that a BEGIN asks for and carries its bytes.
-func (r *Relay) serveTCP(ctx context.Context, st *mux.Stream) {
+func (h *lastHop) serveTCP(st *mux.Stream) {
+	r := h.relay
 	if trace := r.cfg.Trace.Begin; trace != nil {
 		trace(st.Target())
 	}
@@ -96,14 +110,14 @@ func (r *Relay) serveTCP(ctx context.Context, st *mux.Stream) {
 		st.End(wire.ReasonResourceLimit)
 		return
 	}
-	dialing, cancel := context.WithCancel(ctx)
+	dialing, cancel := context.WithCancel(h.ctx)
 	defer cancel()
 	p := &pipe{st: st}
 	st.OnDone(func() {
 		cancel() // nobody waits for the connection any more
 		p.clientGone()
 	})
-	conn, reason := r.dialer.dial(dialing, st.Target())
+	conn, reason := r.dialer.dial(dialing, h.names, st.Target())
 	if conn == nil {
 		st.End(reason)
 		return

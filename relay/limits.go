@@ -16,6 +16,7 @@ const (
 
 	maxCircuits = 32768 // on one relay: beyond it, status "overloaded"
 	maxExits    = 8192  // connections to destinations: beyond it, END "resource limit"
+	maxLookups  = 8192  // streams of kind resolve: beyond it, END "resource limit"
 
 	// What an authority may have echoed to measure the relay, and how many of them at a time; beyond it,
 	// END "resource limit".
@@ -41,10 +42,25 @@ const (
 	failedCost              = 5
 	maxLimiters             = 65536 // addresses remembered; the table starts anew beyond it
 
-	resolveTimeout = 10 * time.Second
-	dialTimeout    = 15 * time.Second
-	maxAddresses   = 4               // of one name that are tried, one behind the other
-	minShare       = 2 * time.Second // of dialTimeout for each of them, while it lasts
+	resolveTimeout = 10 * time.Second // of one lookup
+	dialTimeout    = 15 * time.Second // of a connection, lookups included
+	maxAddresses   = 4                // of one name that are tried
+
+	// The delays of RFC 8305, section 8: how long IPv4 addresses wait for IPv6 ones, and an attempt for
+	// the one before it.
+	resolutionDelay = 50 * time.Millisecond
+	attemptDelay    = 250 * time.Millisecond
+
+	familyWait = time.Second // that the addresses of one family wait to be told with those of the other
+
+	machineLife = time.Minute // of what is known of this machine's addresses
+
+	nameLife   = 60 * time.Second // of an answer, whatever the resolver said, and what the client is told
+	missLife   = 10 * time.Second // of the answer that a name does not exist
+	maxNames   = 64               // answers kept for a circuit; beyond it, the oldest goes
+	maxAnswers = 16               // addresses of a family, or names of an address, that are taken
+	maxKept    = 1 << 18          // answers kept for all circuits; beyond it, none is
+
 	// A client that has gone leaves its last bytes; the destination gets so long to take them.
 	lingerTimeout = 30 * time.Second
 )

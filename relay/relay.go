@@ -7,7 +7,9 @@
 //	  3  middle hop: extend to the next relay          extend.go
 //	     pass cells both ways, one layer each          forward.go
 //	  3' last hop: streams of package mux              exit.go
-//	     resolve, judge by policy, dial                dial.go
+//	     look the name up, once for each circuit       names.go
+//	     judge by policy, dial                         dial.go, eyeballs.go, machine.go
+//	     or tell what the name stands for              resolve.go
 //	     or return what an authority measures with     echo.go
 //	before it stops: let circuits end                  drain.go
 //	its onion keys, and what outlives the process      keys.go, store.go
@@ -57,15 +59,16 @@ type Config struct {
 	Advertise []netip.AddrPort
 
 	Nickname  string
-	Policy    netdoc.Policy // the zero policy is no exit
+	Policy    netdoc.Policy // the zero policy is no exit; addresses of this machine count as 127.0.0.1
 	Family    []wire.ID
 	Bandwidth uint64 // bytes per second that the operator says it carries
 
 	// Own reports whether an address is a listener of this process: no exit ever dials it. Nil knows none.
 	Own func(netip.AddrPort) bool
 
-	// Resolver looks names up for the exit, Dial makes its connections. Nil: the system's resolver, and a
-	// net.Dialer whose every attempt is judged again in its ControlContext. Tests in virtual time give theirs.
+	// Resolver looks names up for the exit, Dial makes its connections; both return soon after their context
+	// has ended. Nil: the servers and the hosts file of this machine, and a net.Dialer whose every attempt is
+	// judged again in its ControlContext. Tests in virtual time give theirs.
 	Resolver Resolver
 	Dial     func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -121,6 +124,7 @@ type Relay struct {
 	policy    atomic.Pointer[netdoc.Policy]
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
+	lookups   atomic.Int64 // streams of kind resolve
 	echoes    atomic.Int64 // streams that authorities measure with
 
 	alive context.Context // ends with Run

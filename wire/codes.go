@@ -8,19 +8,19 @@ type Command uint8
 // The commands, with the side that may send them.
 const (
 	CmdNone      Command = 0  // no message: the rest of the payload is zero
-	CmdBegin     Command = 1  // client: open a stream; body kind 1 | HOST:PORT
+	CmdBegin     Command = 1  // client: open a stream; body kind 1 | target
 	CmdConnected Command = 2  // exit: the destination answered
 	CmdData      Command = 3  // both: bytes, at least one
 	CmdFin       Command = 4  // both: no more DATA from this side
 	CmdEnd       Command = 5  // both: the stream is over; body reason 1
 	CmdWindow    Command = 6  // both: credit granted; body bytes 4
-	CmdResolve   Command = 7  // client: reserved, not in version 1
-	CmdResolved  Command = 8  // exit: reserved, not in version 1
-	CmdPush      Command = 9  // exit: reserved, not in version 1
+	cmdResolve   Command = 7  // given up for KindResolve; the number stays a violation
+	cmdResolved  Command = 8  // the same
+	CmdPush      Command = 9  // exit: open a stream for what a reply led to; body parent 2
 	CmdDrop      Command = 10 // client: padding on stream 0, any body
 )
 
-var commandNames = [...]string{"NONE", "BEGIN", "CONNECTED", "DATA", "FIN", "END", "WINDOW", "RESOLVE", "RESOLVED", "PUSH", "DROP"}
+var commandNames = [...]string{"NONE", "BEGIN", "CONNECTED", "DATA", "FIN", "END", "WINDOW", "command 7", "command 8", "PUSH", "DROP"}
 
 func (c Command) String() string {
 	if int(c) < len(commandNames) {
@@ -35,13 +35,32 @@ type Kind uint8
 // The kinds of stream.
 const (
 	KindTCP       Kind = 1 // a byte pipe to HOST:PORT
-	KindHTTP      Kind = 2 // reserved: a request that the exit makes
+	KindHTTP      Kind = 2 // an HTTP request that the exit makes to HOST:PORT
 	KindDirectory Kind = 3 // reserved: a document request to the exit's mirror
 	KindEcho      Kind = 4 // for authorities: the last hop returns what it gets
+	KindResolve   Kind = 5 // the addresses of a name, or the names of an address: Answers
 )
 
-// EchoTarget stands in a BEGIN of KindEcho in the place of HOST:PORT.
+var kindNames = [...]string{KindTCP: "tcp", KindHTTP: "http", KindDirectory: "directory", KindEcho: "echo", KindResolve: "resolve"}
+
+func (k Kind) String() string {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// EchoTarget is the target of a BEGIN of KindEcho.
 const EchoTarget = "echo:"
+
+// The control headers of KindHTTP, between the front door and the exit: neither passes them on to what is
+// behind it, nor takes them from there (section 4.1).
+const (
+	HeaderPrefetch = "Torproxy-Prefetch" // request; its value is PrefetchPage
+	HeaderOpen     = "Torproxy-Open"     // response: a URL that the reply asks the user to open
+	PrefetchPage   = "page"              // the reply will be shown as a page: its links may be opened
+	MaxOpen        = 8                   // HeaderOpen in one response
+)
 
 // Reason is the one byte of an END: why a stream is over (section 4.1).
 type Reason uint8

@@ -46,7 +46,7 @@ func NextMessage(payload []byte) (m Message, rest []byte, err error) {
 	if !s.ReadUint8((*uint8)(&m.Command)) || !s.ReadUint16(&m.Stream) || !s.ReadUint16LengthPrefixed(&body) {
 		return Message{}, nil, Violation("message cut short by the end of its cell")
 	}
-	if m.Command > CmdDrop {
+	if m.Command > CmdDrop || m.Command == cmdResolve || m.Command == cmdResolved {
 		return Message{}, nil, Violation("unknown command %d", uint8(m.Command))
 	}
 	m.Body = body
@@ -68,12 +68,12 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// AppendBegin appends a BEGIN's body: the kind, then the destination as HOST:PORT.
+// AppendBegin appends a BEGIN's body: the kind, then its target, HOST:PORT for most kinds.
 func AppendBegin(b []byte, kind Kind, target string) []byte {
 	return append(append(b, byte(kind)), target...)
 }
 
-// MaxTarget is the longest HOST:PORT of a BEGIN: a name of 255 bytes, a colon, five digits; brackets
+// MaxTarget is the longest target of a BEGIN: a name of 255 bytes, a colon, five digits; brackets
 // around an IPv6 address fit in it too.
 const MaxTarget = 255 + 1 + 5
 
@@ -89,6 +89,15 @@ func ParseBegin(body []byte) (kind Kind, target string, err error) {
 		}
 	}
 	return Kind(body[0]), string(body[1:]), nil
+}
+
+// ParsePush reads a PUSH's body: the stream whose reply led to the new one. Whether the client has begun
+// such a stream is for the receiver to know.
+func ParsePush(body []byte) (parent uint16, err error) {
+	if len(body) != 2 {
+		return 0, Violation("PUSH of %d bytes", len(body))
+	}
+	return binary.BigEndian.Uint16(body), nil
 }
 
 // ParseEnd reads an END's body: one reason byte.

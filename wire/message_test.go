@@ -64,6 +64,8 @@ func TestMessageViolations(t *testing.T) {
 		"one byte behind the end": {0, 1},
 		"unknown command":         payload(message(CmdDrop+1, 0, "")),
 		"command 255":             payload(message(255, 0, "")),
+		"command 7, given up":     payload(message(7, 1, "example.org")),
+		"command 8, given up":     payload(message(8, 1, "x")),
 		"longer than its cell":    tooLong,
 	} {
 		if _, _, err := NextMessage(b); !errors.Is(err, ErrViolation) {
@@ -108,6 +110,11 @@ func TestBodies(t *testing.T) {
 			t.Errorf("END %d: %v, %v", r, got, err)
 		}
 	}
+	for body, want := range map[string]uint16{"\x12\x35": 0x1235, "": 0, "\x01": 0, "\x00\x01\x00": 0} {
+		if got, err := ParsePush([]byte(body)); got != want || (err == nil) != (want != 0) {
+			t.Errorf("PUSH %x: %d, %v", body, got, err)
+		}
+	}
 	for _, body := range []string{"", "\x01\x01"} {
 		if _, err := ParseEnd([]byte(body)); !errors.Is(err, ErrViolation) {
 			t.Errorf("END of %d bytes: %v", len(body), err)
@@ -126,6 +133,9 @@ func TestNames(t *testing.T) {
 	}
 	for c := CmdNone; c <= CmdDrop+1; c++ {
 		once(c.String())
+	}
+	for k := Kind(0); k <= KindResolve+1; k++ {
+		once(k.String())
 	}
 	for r := ReasonDone; r <= ReasonShutdown+1; r++ {
 		once(r.String())

@@ -46,7 +46,8 @@ const (
 	HeaderSize = 5                        // of a message: command 1, stream 2, length 2
 	MaxBody    = PayloadSize - HeaderSize // longest body of a message
 
-	MaxStreams    = 256       // streams open at once on one circuit
+	MaxStreams    = 256       // streams open at once on one circuit that the client began
+	MaxPushes     = 64        // and that the exit began
 	InitialCredit = 256 << 10 // bytes each side of a new stream may send before a WINDOW
 	MaxCredit     = 4 << 20   // bytes of credit outstanding at most; above it is a violation
 )

@@ -133,16 +133,12 @@ func firstAddress(r *netdoc.Relay) string { return r.Addresses[0].String() }
 func (b *backend) NewIdentity() { b.client.proxy.NewIdentity() }
 
 // Changed implements frontdoor.Backend.
-func (b *backend) Changed() <-chan struct{} { return b.client.proxy.Changed() }
+func (b *backend) Changed() <-chan struct{} { return b.client.proxy.Watch() }
 
 // Traffic implements frontdoor.Backend.
 func (b *backend) Traffic() frontdoor.Traffic {
-	var t frontdoor.Traffic
-	for _, info := range b.client.proxy.Circuits() {
-		t.BytesIn += uint64(info.In)
-		t.BytesOut += uint64(info.Out)
-	}
-	return t
+	s := b.client.proxy.Stats()
+	return frontdoor.Traffic{BytesIn: uint64(s.In), BytesOut: uint64(s.Out)}
 }
 
 // Why implements frontdoor.Backend.

@@ -3,7 +3,8 @@
 //
 //	Build   link to the first hop, one CREATE out, one CREATED back     (one round trip of the path)
 //	Run     serve the streams until the circuit ends
-//	Open    BEGIN a stream, wait for CONNECTED
+//	Open    BEGIN a stream, wait for CONNECTED unless the caller won't        (one more; none if it won't)
+//	Resolve BEGIN a lookup, read its answers
 //
 // It decides nothing about routes and keeps no pool: package proxy does.
 package circuit
@@ -52,6 +53,7 @@ type Circuit struct {
 	began   time.Time
 	took    time.Duration
 	done    chan struct{}
+	pushes  pushes
 }
 
 // Build makes a circuit along route, first hop first, over node. It takes one round trip of the whole
@@ -80,11 +82,12 @@ func Build(ctx context.Context, node *link.Node, route []*netdoc.Relay) (*Circui
 		stream.Reset(wire.ResetDestroyed)
 		return nil, buildError(route, err)
 	}
-	return &Circuit{
-		route: route, stream: stream, session: mux.NewSession(mux.Config{}),
-		codec: onion.NewClient(hops, wire.CellSize),
+	c := &Circuit{
+		route: route, stream: stream, codec: onion.NewClient(hops, wire.CellSize),
 		began: began, took: time.Since(began), done: make(chan struct{}),
-	}, nil
+	}
+	c.session = mux.NewSession(mux.Config{Pushed: c.pushes.deliver})
+	return c, nil
 }
 
 // exchange writes CREATE and reads CREATED.
@@ -144,26 +147,12 @@ func (c *Circuit) Began() time.Time { return c.began }
 // Took is described at Began.
 func (c *Circuit) Took() time.Duration { return c.took }
 
-// Streams returns how many streams are open; Bytes what they carried.
+// Streams returns how many streams are open, those not counted that the exit pushed; wire.MaxStreams bounds
+// them. Bytes returns what all streams carried.
 func (c *Circuit) Streams() int { return c.session.Streams() }
 
 // Bytes is described at Streams.
 func (c *Circuit) Bytes() (in, out int64) { return c.session.Bytes() }
-
-// Open begins a TCP stream to HOST:PORT and waits until the exit has connected it, or ctx ends. The error
-// is a *wire.EndError when the exit said no, ErrClosed when the circuit broke, mux.ErrBusy or
-// mux.ErrExhausted when another circuit must be used.
-func (c *Circuit) Open(ctx context.Context, target string) (*Conn, error) {
-	st, err := c.session.Open(wire.KindTCP, target)
-	if err != nil {
-		return nil, translate(err)
-	}
-	if err := st.Connected(ctx); err != nil {
-		st.Close()
-		return nil, translate(err)
-	}
-	return &Conn{stream: st}, nil
-}
 
 // translate gives a stream's errors the names that users of net.Conn and of this package know.
 func translate(err error) error {

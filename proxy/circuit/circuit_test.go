@@ -246,7 +246,7 @@ func (b *bed) run(ctx context.Context) (c *Circuit, stop func() error) {
 func TestStream(t *testing.T) {
 	onBed(t, serveEcho, func(ctx context.Context, b *bed) {
 		c, stop := b.run(ctx)
-		conn, err := c.Open(ctx, "echo.test:7")
+		conn, err := c.Open(ctx, Request{Target: "echo.test:7"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -286,10 +286,10 @@ func TestStreamErrors(t *testing.T) {
 	onBed(t, serveEcho, func(ctx context.Context, b *bed) {
 		c, stop := b.run(ctx)
 		var end *wire.EndError
-		if _, err := c.Open(ctx, "nowhere.test:7"); !errors.As(err, &end) || end.Reason != wire.ReasonDNS || !end.Remote {
+		if _, err := c.Open(ctx, Request{Target: "nowhere.test:7"}); !errors.As(err, &end) || end.Reason != wire.ReasonDNS || !end.Remote {
 			t.Errorf("open: %v", err)
 		}
-		conn, err := c.Open(ctx, "echo.test:7")
+		conn, err := c.Open(ctx, Request{Target: "echo.test:7"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -298,7 +298,7 @@ func TestStreamErrors(t *testing.T) {
 			t.Errorf("read after the deadline: %v", err)
 		}
 		conn.SetReadDeadline(time.Time{})
-		crash, err := c.Open(ctx, "crash.test:7")
+		crash, err := c.Open(ctx, Request{Target: "crash.test:7"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +310,7 @@ func TestStreamErrors(t *testing.T) {
 		if _, err := conn.Write([]byte("x")); !errors.Is(err, ErrClosed) {
 			t.Errorf("write to a broken circuit: %v", err)
 		}
-		if _, err := c.Open(ctx, "echo.test:7"); !errors.Is(err, ErrClosed) {
+		if _, err := c.Open(ctx, Request{Target: "echo.test:7"}); !errors.Is(err, ErrClosed) {
 			t.Errorf("open on a broken circuit: %v", err)
 		}
 		stop()

@@ -1,6 +1,7 @@
 package circuit
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -20,6 +21,11 @@ type Conn struct {
 
 // nowhere is the address of both ends; programs that expect TCP find the type they expect.
 var nowhere = &net.TCPAddr{IP: net.IPv4zero}
+
+// Connected waits until the exit has answered: nil if it serves the stream, a *wire.EndError if not,
+// ErrClosed if the circuit broke. The stream stays open when ctx ends first. Of a stream that the exit
+// pushed, and of one that Open has waited for, it says nil at once.
+func (c *Conn) Connected(ctx context.Context) error { return translate(c.stream.Connected(ctx)) }
 
 // OnClose sets what the first Close calls, and what is called when the exit has answered it or the circuit
 // is gone: until then, what was written may still be on its way, and would be lost with the circuit. ended

@@ -22,8 +22,8 @@ type Backend interface {
 	Relays() []Relay
 	// NewIdentity sees to it that no later stream shares a circuit with an earlier one.
 	NewIdentity()
-	// Changed returns a channel that is closed when the answers above next may be others. Ages, and the
-	// bytes that circuits carry, change without it.
+	// Changed returns a channel that is closed when circuits and streams next change. Whoever shows them
+	// live looks once a second besides: for byte counts, relays and the rest.
 	Changed() <-chan struct{}
 	// Traffic is how much application data all circuits so far have carried, from and to their exits.
 	Traffic() Traffic

@@ -162,7 +162,7 @@ func checkRoundTrips(t *testing.T, ctx context.Context, node *link.Node, route [
 			t.Errorf("%d hops: built in %v, want %v", len(route), c.Took(), roundTrip)
 		}
 		began := time.Now()
-		conn, err := c.Open(ctx, "198.41.0.4:80")
+		conn, err := c.Open(ctx, circuit.Request{Target: "198.41.0.4:80"})
 		if err != nil {
 			t.Errorf("%d hops: %v", len(route), err)
 			return

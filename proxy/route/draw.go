@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 
@@ -18,6 +19,10 @@ type draw struct {
 	rules rules
 	weigh weights
 	work  int
+
+	first  func(fits func(*netdoc.Relay) bool) (*netdoc.Relay, error) // nil: the first hop is drawn
+	firsts []*netdoc.Relay                                            // which of them first may choose
+	err    error                                                      // of first
 }
 
 // route draws the exit, and for each exit the rest. It returns nil when there is none.
@@ -28,10 +33,42 @@ func (d *draw) route(relays, exits []*netdoc.Relay, hops int) []*netdoc.Relay {
 		var exit *netdoc.Relay
 		exit, exits = d.pick(exits, d.weigh.exit)
 		route := append(make([]*netdoc.Relay, 0, hops), exit)
-		if route = d.extend(route, d.compatible(relays, exit), hops-1); route != nil {
+		if d.first != nil {
+			route = d.extendByFirst(route, d.compatible(relays, exit), hops-1)
+		} else {
+			route = d.extend(route, d.compatible(relays, exit), hops-1)
+		}
+		if route != nil {
 			return append(route[1:hops:hops], exit)
 		}
+		if d.err != nil {
+			return nil
+		}
 	}
+	return nil
+}
+
+// extendByFirst has the first hop chosen beside the exit, and adds the others out of candidates.
+func (d *draw) extendByFirst(route, candidates []*netdoc.Relay, need int) []*netdoc.Relay {
+	var full []*netdoc.Relay // of the last first hop that was found to fit
+	fits := func(r *netdoc.Relay) bool {
+		if !slices.Contains(d.firsts, r) || d.rules.conflict(r, route[0]) {
+			return false
+		}
+		full = d.extend(append(slices.Clip(route), r), d.compatible(candidates, r), need-1)
+		return full != nil
+	}
+	chosen, err := d.first(fits)
+	switch {
+	case err != nil:
+		d.err = err
+		return nil
+	case chosen == nil:
+		return nil
+	case full != nil && full[1] == chosen || fits(chosen):
+		return full
+	}
+	d.err = errors.New("route: the first hop that was chosen does not fit")
 	return nil
 }
 

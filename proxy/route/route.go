@@ -56,14 +56,23 @@ func (t Target) fits(p *netdoc.Policy) bool {
 type Request struct {
 	Hops    int                  // 1 to wire.MaxHops; 1 is the exit alone
 	Target  Target               // what the exit's policy must fit
-	Exclude map[wire.ID]struct{} // relays to leave out: they failed lately, or the user wants none of them
+	Exit    Selectors            // the last hop is one of these; none given: any
+	Exclude Selectors            // relays that the user wants at no hop
+	Avoid   map[wire.ID]struct{} // relays to leave out because they failed lately
+
+	// First, if given, chooses the first hop of routes of two hops and more: the guard. It is called once
+	// the exit is drawn, with fits, which reports whether a route with that exit and this first hop exists;
+	// what it returns must fit. Nil: none of its relays fits, and another exit is tried. An error ends the
+	// search and is returned as it is. Avoid does not count for what it chooses: guards that failed are
+	// First's to know. Without First the first hop is drawn like the others.
+	First func(fits func(*netdoc.Relay) bool) (*netdoc.Relay, error)
 }
 
 // Choose draws a route: Hops relays, the first hop first and the exit last. They are the consensus's own
 // and must not be changed. It is safe for concurrent use if rnd is (NewRand's is).
 //
 // Whether the consensus suits the clock is the caller's to check. When no route satisfies the request the
-// error is a *TooFewRelays, *NoExit or *TooFewDistinct.
+// error is a *TooFewRelays, *NoExit or *TooFewDistinct, or what Request.First returned.
 func Choose(c *netdoc.Consensus, req Request, rnd *rand.Rand) ([]*netdoc.Relay, error) {
 	if req.Hops < 1 || req.Hops > wire.MaxHops {
 		return nil, fmt.Errorf("route: %d hops asked for, possible are 1 to %d", req.Hops, wire.MaxHops)
@@ -72,15 +81,21 @@ func Choose(c *netdoc.Consensus, req Request, rnd *rand.Rand) ([]*netdoc.Relay, 
 	if len(running) < c.Params.MinRelays {
 		return nil, &TooFewRelays{Have: len(running), Need: c.Params.MinRelays}
 	}
-	relays := without(running, req.Exclude)
-	exits := exitsFor(relays, req.Target)
+	wanted := wantedBy(running, req.Exclude)
+	relays := without(wanted, req.Avoid)
+	exits := exitsFor(relays, req)
 	if len(exits) == 0 {
-		excluded := len(exitsFor(running, req.Target)) > 0
-		return nil, &NoExit{Target: req.Target, Excluded: excluded}
+		return nil, noExit(running, req)
 	}
 	d := draw{rnd: rnd, rules: rules{family: true, subnet: c.Params.SubnetRule}, weigh: weigh(relays, req.Hops)}
+	if req.First != nil && req.Hops > 1 {
+		d.first, d.firsts = req.First, wanted
+	}
 	if route := d.route(relays, exits, req.Hops); route != nil {
 		return route, nil
+	}
+	if d.err != nil {
+		return nil, d.err
 	}
 	return nil, explain(d, running, relays, req)
 }
@@ -109,10 +124,25 @@ func without(relays []*netdoc.Relay, exclude map[wire.ID]struct{}) []*netdoc.Rel
 	return kept
 }
 
-func exitsFor(relays []*netdoc.Relay, t Target) []*netdoc.Relay {
+// wantedBy leaves out what the user excludes.
+func wantedBy(relays []*netdoc.Relay, exclude Selectors) []*netdoc.Relay {
+	if len(exclude) == 0 {
+		return relays
+	}
+	kept := make([]*netdoc.Relay, 0, len(relays))
+	for _, r := range relays {
+		if !exclude.Match(r) {
+			kept = append(kept, r)
+		}
+	}
+	return kept
+}
+
+// exitsFor returns the relays that may be the last hop, whatever the request leaves out.
+func exitsFor(relays []*netdoc.Relay, req Request) []*netdoc.Relay {
 	var exits []*netdoc.Relay
 	for _, r := range relays {
-		if !r.Flags.Has(netdoc.BadExit) && t.fits(&r.Policy) {
+		if !r.Flags.Has(netdoc.BadExit) && req.Target.fits(&r.Policy) && (len(req.Exit) == 0 || req.Exit.Match(r)) {
 			exits = append(exits, r)
 		}
 	}

@@ -129,7 +129,7 @@ func checkRoute(t testing.TB, c *netdoc.Consensus, req Request, route []*netdoc.
 		if mine, ok := c.Relay(a.ID); !ok || mine != a {
 			t.Fatalf("hop %d is not a relay of the consensus", i+1)
 		}
-		if _, out := req.Exclude[a.ID]; out {
+		if _, out := req.Avoid[a.ID]; out {
 			t.Fatalf("hop %d is an excluded relay", i+1)
 		}
 		if !a.Flags.Has(netdoc.Running) {
@@ -300,9 +300,9 @@ func TestErrors(t *testing.T) {
 			c.Relays[0].Flags |= netdoc.BadExit
 			c.Relays[1].Flags |= netdoc.BadExit
 		}, Request{Hops: 3, Target: web}, &NoExit{Target: web}},
-		{"exits excluded", nil, Request{Hops: 3, Target: web, Exclude: exclude(0, 1)}, &NoExit{Target: web, Excluded: true}},
+		{"exits excluded", nil, Request{Hops: 3, Target: web, Avoid: exclude(0, 1)}, &NoExit{Target: web, Why: LackReliable}},
 		{"fewer relays than hops", func(c *netdoc.Consensus) { c.Relays = c.Relays[:4] }, Request{Hops: 5}, &TooFewDistinct{Hops: 5, Running: 4, Rule: RuleDistinct}},
-		{"too many excluded", nil, Request{Hops: 8, Exclude: exclude(7)}, &TooFewDistinct{Hops: 8, Running: 8, Rule: RuleExclude}},
+		{"too many excluded", nil, Request{Hops: 8, Avoid: exclude(7)}, &TooFewDistinct{Hops: 8, Running: 8, Rule: RuleExclude}},
 		{"one family", func(c *netdoc.Consensus) { declare(c, 0, 1, 2, 3, 4, 5, 6) }, Request{Hops: 3}, &TooFewDistinct{Hops: 3, Running: 8, Rule: RuleFamily}},
 		{"one subnet", func(c *netdoc.Consensus) { oneSubnet(c) }, Request{Hops: 2}, &TooFewDistinct{Hops: 2, Running: 8, Rule: RuleSubnet}},
 		{"one subnet, one family", func(c *netdoc.Consensus) {
@@ -470,10 +470,10 @@ func FuzzChoose(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64, size, hops, density uint8) {
 		rnd := seeded(seed)
 		c := randomNetwork(t, rnd, int(size)%11, density)
-		req := Request{Hops: 1 + int(hops)%wire.MaxHops, Target: TargetOf("example.com", 443), Exclude: map[wire.ID]struct{}{}}
+		req := Request{Hops: 1 + int(hops)%wire.MaxHops, Target: TargetOf("example.com", 443), Avoid: map[wire.ID]struct{}{}}
 		for i := range c.Relays {
 			if rnd.IntN(8) == 0 {
-				req.Exclude[c.Relays[i].ID] = struct{}{}
+				req.Avoid[c.Relays[i].ID] = struct{}{}
 			}
 		}
 		route, err := Choose(c, req, rnd)
@@ -522,7 +522,7 @@ sets:
 				continue
 			}
 			next := &c.Relays[i]
-			_, out := req.Exclude[next.ID]
+			_, out := req.Avoid[next.ID]
 			if out || slices.ContainsFunc(chosen, func(o *netdoc.Relay) bool { return r.conflict(o, next) }) {
 				continue sets
 			}

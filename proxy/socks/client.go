@@ -30,7 +30,8 @@ var silent = log.New(io.Discard, "", 0)
 // held and readErr; while bytes are relayed, the upload goroutine has them (relay.go).
 type client struct {
 	net.Conn // as accepted; Read, Write, Close, CloseWrite and WriteTo are overridden
-	cfg      *Config
+	server   *Server
+	cfg      *Config         // the server's
 	ctx      context.Context // ends with Serve
 
 	held     []byte // read but not yet given out by Read or WriteTo
@@ -38,8 +39,10 @@ type client struct {
 	writeErr error  // what writing go-socks5's messages failed with
 
 	user, password string
+	command        byte             // of the request
 	dest           *socks5.AddrSpec // of the request
-	reply          byte             // not 0: the code that goes out instead of go-socks5's
+	reply          []byte           // not nil: goes out in place of go-socks5's
+	answered       bool             // reply is a lookup's answer
 	target         *target          // set once Dial has succeeded
 
 	relays sync.WaitGroup // go-socks5's two copying goroutines
@@ -48,7 +51,7 @@ type client struct {
 
 // serveConn serves one connection and closes it. It returns when all its goroutines have ended.
 func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
-	c := &client{Conn: conn, cfg: &s.cfg, ctx: ctx}
+	c := &client{Conn: conn, server: s, cfg: &s.cfg, ctx: ctx}
 	defer conn.Close()
 	defer onDone(ctx, c.reset)()
 	defer c.relays.Wait()
@@ -82,7 +85,11 @@ func (c *client) serve() error {
 	if err != nil {
 		return err
 	}
-	return server.ServeConn(c)
+	err = server.ServeConn(c)
+	if c.answered {
+		return c.writeErr
+	}
+	return err
 }
 
 // readGreeting reads what follows the version byte of the greeting and holds it for go-socks5. That takes
@@ -106,10 +113,17 @@ func (c *client) readGreeting() error {
 	return nil
 }
 
-// Valid implements socks5.CredentialStore: every login is good. go-socks5 itself would drop the password.
+// Valid implements socks5.CredentialStore: it asks Config.Login, and keeps what go-socks5 would drop.
 func (c *client) Valid(user, password string) bool {
 	c.user, c.password = user, password
-	return true
+	if c.cfg.Login == nil {
+		return true
+	}
+	err := c.cfg.Login(user, password)
+	if err != nil && c.server.refused.due() {
+		c.cfg.Log.Warn("a SOCKS login was refused; others in the next minute are not mentioned", "err", err)
+	}
+	return err == nil
 }
 
 // Resolve implements socks5.NameResolver by not resolving: the default would ask this machine's DNS.
@@ -117,10 +131,14 @@ func (c *client) Resolve(ctx context.Context, _ string) (context.Context, net.IP
 	return ctx, nil, nil
 }
 
-// Rewrite implements socks5.AddressRewriter; it changes nothing. It keeps the destination as it came,
-// since the string that Dial gets no longer tells a name from an address.
+// Rewrite implements socks5.AddressRewriter. It keeps the destination as it came, since the string that
+// Dial gets no longer tells a name from an address, and lets a lookup pass for a CONNECT: go-socks5
+// refuses commands that it does not know.
 func (c *client) Rewrite(ctx context.Context, req *socks5.Request) (context.Context, *socks5.AddrSpec) {
-	c.dest = req.DestAddr
+	c.dest, c.command = req.DestAddr, req.Command
+	if c.looksUp() {
+		req.Command = socks5.ConnectCommand
+	}
 	return ctx, req.DestAddr
 }
 
@@ -139,11 +157,11 @@ func (c *client) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write sends go-socks5's messages, with the reply code that go-socks5 cannot know. The copying goes by
-// WriteTo of the target instead.
+// Write sends go-socks5's messages, or the reply that go-socks5 cannot know. The copying goes by WriteTo of
+// the target instead.
 func (c *client) Write(p []byte) (int, error) {
-	if c.reply != 0 && len(p) > 1 {
-		p = append([]byte{p[0], c.reply}, p[2:]...)
+	if c.reply != nil {
+		p = c.reply
 	}
 	n, err := c.Conn.Write(p)
 	c.writeErr = err

@@ -25,28 +25,37 @@ func destination(a *socks5.AddrSpec) (string, error) {
 	if a.Port < 1 || a.Port > 65535 {
 		return "", errPort
 	}
+	addr, name, err := host(a)
+	switch {
+	case err != nil:
+		return "", err
+	case addr.IsValid():
+		return netip.AddrPortFrom(addr, uint16(a.Port)).String(), nil
+	default:
+		return net.JoinHostPort(name, strconv.Itoa(a.Port)), nil
+	}
+}
+
+// host is what a request names: an address, or else a name in lower case. An IPv4 address in IPv6 clothes
+// is an IPv4 address.
+func host(a *socks5.AddrSpec) (addr netip.Addr, name string, err error) {
 	if a.FQDN == "" { // an address, or a name of length zero
 		addr, ok := netip.AddrFromSlice(a.IP)
 		if !ok {
-			return "", errHost
+			return netip.Addr{}, "", errHost
 		}
-		return joinAddr(addr, a.Port), nil
+		return addr.Unmap(), "", nil
 	}
 	if addr, err := netip.ParseAddr(unbracket(a.FQDN)); err == nil { // an address sent as a name
 		if addr.Zone() != "" {
-			return "", errZone
+			return netip.Addr{}, "", errZone
 		}
-		return joinAddr(addr, a.Port), nil
+		return addr.Unmap(), "", nil
 	}
 	if !isName(a.FQDN) {
-		return "", errHost
+		return netip.Addr{}, "", errHost
 	}
-	return net.JoinHostPort(strings.ToLower(a.FQDN), strconv.Itoa(a.Port)), nil
-}
-
-// joinAddr prints an address canonically; an IPv4 address in IPv6 clothes is an IPv4 address.
-func joinAddr(addr netip.Addr, port int) string {
-	return netip.AddrPortFrom(addr.Unmap(), uint16(port)).String()
+	return netip.Addr{}, strings.ToLower(a.FQDN), nil
 }
 
 // unbracket accepts an IPv6 address in the form URLs have it.

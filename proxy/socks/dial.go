@@ -7,11 +7,13 @@ import (
 	"net"
 	"os"
 	"time"
+
+	socks5 "github.com/armon/go-socks5"
 )
 
 var (
 	errHungUp   = errors.New("socks: the client hung up")
-	errDial     = errors.New("socks: no stream") // what go-socks5 gets: it judges errors by their text
+	errDial     = errors.New("socks: no stream") // what go-socks5 gets, as it judges errors by their text
 	errNoStream = errors.New("socks: Dial returned neither a stream nor an error")
 )
 
@@ -19,35 +21,49 @@ var (
 var longAgo = time.Unix(1, 0)
 
 // dial is the Dial of the connection's socks5.Server. Its context and address are not used: the first
-// never ends, the second is ambiguous (see Rewrite).
+// never ends, the second is ambiguous (see Rewrite). A lookup ends as a refused CONNECT does, only that
+// the reply is its answer.
 func (c *client) dial(context.Context, string, string) (net.Conn, error) {
 	c.SetDeadline(time.Time{})
 	// From here to the first relayed byte, only the reply is written.
 	defer func() { c.SetWriteDeadline(time.Now().Add(c.cfg.HandshakeTimeout)) }()
-	conn, err := c.open()
+	err := c.carryOut()
 	if err != nil {
-		c.reply = replyCode(err)
-		c.cfg.Log.Debug("no stream for a SOCKS client", "reply", c.reply, "err", err)
+		code := replyCode(err)
+		c.reply = addressReply(code, unspecified)
+		c.cfg.Log.Debug("a SOCKS request failed", "reply", code, "err", err)
+	}
+	if err != nil || c.answered {
 		return nil, errDial
 	}
-	c.target = newTarget(c, conn)
 	return c.target, nil
 }
 
-// open checks the request and calls Config.Dial, with a context that ends when the client hangs up.
-func (c *client) open() (conn net.Conn, err error) {
+// carryOut does what the client has asked for: it sets target, or the reply of a lookup.
+func (c *client) carryOut() (err error) {
 	defer c.rescue(&err)
-	r := Request{User: c.user, Password: c.password, Client: c.RemoteAddr()}
-	if r.Target, err = destination(c.dest); err != nil {
-		return nil, err
+	if c.command != socks5.ConnectCommand {
+		return c.lookUp()
+	}
+	to, err := destination(c.dest)
+	if err != nil {
+		return err
 	}
 	ctx, stop := c.watch()
 	defer stop()
-	conn, err = c.cfg.Dial(ctx, r)
-	if err == nil && conn == nil {
-		err = errNoStream
+	conn, err := c.cfg.Dial(ctx, c.request(to))
+	switch {
+	case err != nil:
+		return err
+	case conn == nil:
+		return errNoStream
 	}
-	return conn, err
+	c.target = newTarget(c, conn)
+	return nil
+}
+
+func (c *client) request(to string) Request {
+	return Request{Target: to, User: c.user, Password: c.password, Client: c.RemoteAddr()}
 }
 
 // watch reads from the client until stop is called. The context it returns ends when the client's data

@@ -3,6 +3,7 @@ package socks
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -20,9 +21,14 @@ func FuzzServeConn(f *testing.F) {
 		greetLogin + login + connect("[2001:db8::1]", 443) + "x",
 		"\x05\x02\x00\x02" + login + connectIPv4,
 		"\x05\x02\x01\x80", "\x05\x00",
+		greetNone + resolve("web.test"),
+		greetNone + resolve("2001:db8::1"),
+		greetNone + resolve("a b"),
+		greetLogin + login + "\x05\xf1" + connectIPv4[2:],
+		greetNone + "\x05\xf1" + connectIPv6[2:],
+		greetNone + "\x05\xf1" + connect("web.test", 0)[2:],
 		greetNone + connectIPv6,
 		greetNone + "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00",
-		greetNone + "\x05\xf0" + connect("web.test", 0)[2:],
 		greetNone + "\x05\x01\x00\x05",
 		greetNone + connect("", 80),
 		greetNone + connect("127.1", 80),
@@ -38,10 +44,24 @@ func FuzzServeConn(f *testing.F) {
 		}
 		log := newRecorder(slog.LevelInfo)
 		var requests []Request
-		cfg := Config{Log: slog.New(log), Dial: func(ctx context.Context, r Request) (net.Conn, error) {
-			requests = append(requests, r)
-			return dialEcho(ctx, r)
-		}}
+		cfg := Config{
+			Log: slog.New(log),
+			Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+				requests = append(requests, r)
+				checkTarget(t, r.Target)
+				return dialEcho(ctx, r)
+			},
+			Resolve: func(_ context.Context, r Request) ([]netip.Addr, error) {
+				requests = append(requests, r)
+				checkTarget(t, net.JoinHostPort(r.Target, "1"))
+				return []netip.Addr{netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("192.0.2.7")}, nil
+			},
+			ResolveAddr: func(_ context.Context, r Request) (string, error) {
+				requests = append(requests, r)
+				checkTarget(t, net.JoinHostPort(r.Target, "1"))
+				return "name.test", nil
+			},
+		}
 		out := converse(t, cfg, string(in))
 		if log.String() != "" {
 			t.Fatal(log)
@@ -57,11 +77,10 @@ func FuzzServeConn(f *testing.F) {
 		if out != p.out.String() {
 			t.Fatalf("answer %q, want %q", out, p.out.String())
 		}
-		if len(requests) > 1 || (len(requests) == 1) != p.connected {
-			t.Fatalf("%d requests, want one: %v", len(requests), p.connected)
+		if len(requests) > 1 || (len(requests) == 1) != p.asked {
+			t.Fatalf("%d requests, want one: %v", len(requests), p.asked)
 		}
 		for _, r := range requests {
-			checkTarget(t, r.Target)
 			if r.User != p.user || r.Password != p.password {
 				t.Fatalf("by %q with %q, want %q, %q", r.User, r.Password, p.user, p.password)
 			}
@@ -74,7 +93,7 @@ type plainReading struct {
 	in             []byte
 	out            bytes.Buffer
 	http           bool
-	connected      bool
+	asked          bool // one of Config's functions
 	user, password string
 }
 
@@ -108,6 +127,8 @@ func (p *plainReading) read() {
 	case !ok:
 	case version[0] == 4:
 		p.out.WriteString(socks4Rejected)
+	case version[0] == 0x16:
+		p.out.WriteString(tlsUnexpected)
 	case version[0] == 5:
 		methods, ok := p.field()
 		if ok && p.authenticate(methods) {
@@ -145,16 +166,20 @@ func (p *plainReading) request() {
 	if !ok || head[0] != 5 {
 		return
 	}
-	good := true // the destination
+	good, addr := true, netip.Addr{} // the destination
 	switch head[3] {
 	case 1:
-		_, ok = p.take(4)
+		var ip []byte
+		ip, ok = p.take(4)
+		addr, _ = netip.AddrFromSlice(ip)
 	case 4:
-		_, ok = p.take(16)
+		var ip []byte
+		ip, ok = p.take(16)
+		addr, _ = netip.AddrFromSlice(ip)
 	case 3:
 		var host []byte
 		host, ok = p.field()
-		good = plainHost(strings.ToLower(string(host)))
+		addr, good = plainHost(strings.ToLower(string(host)))
 	default:
 		p.out.WriteString(failed(8))
 		return
@@ -162,27 +187,46 @@ func (p *plainReading) request() {
 	port, okPort := p.take(2)
 	switch {
 	case !ok || !okPort:
-	case head[1] != 1:
+	case head[1] != 1 && head[1] != 0xF0 && head[1] != 0xF1:
 		p.out.WriteString(failed(7))
-	case !good || port[0] == 0 && port[1] == 0:
+	case !good || head[1] == 1 && port[0] == 0 && port[1] == 0:
 		p.out.WriteString(failed(1))
-	default:
-		p.connected = true
+	case head[1] == 1:
+		p.asked = true
 		p.out.WriteString(connected)
 		p.out.Write(p.in)
+	default:
+		p.lookup(head[1] == 0xF0, addr.Unmap())
 	}
 }
 
-// plainHost reports whether a name in lower case is a destination.
-func plainHost(name string) bool {
+func (p *plainReading) lookup(ofName bool, addr netip.Addr) {
+	switch {
+	case ofName && !addr.IsValid():
+		p.asked = true
+		p.out.WriteString("\x05\x00\x00\x01\xc0\x00\x02\x07\x00\x00")
+	case ofName && addr.Is4():
+		fmt.Fprintf(&p.out, "\x05\x00\x00\x01%s\x00\x00", addr.AsSlice())
+	case ofName:
+		fmt.Fprintf(&p.out, "\x05\x00\x00\x04%s\x00\x00", addr.AsSlice())
+	case addr.IsValid():
+		p.asked = true
+		p.out.WriteString("\x05\x00\x00\x03\x09name.test\x00\x00")
+	default:
+		p.out.WriteString(failed(8))
+	}
+}
+
+// plainHost reports whether a name in lower case is a destination, and which address if it is one.
+func plainHost(name string) (netip.Addr, bool) {
 	in := strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
 	addr, err := netip.ParseAddr(in)
 	switch {
 	case err != nil:
-		return nameForm.MatchString(name) && !numberForm.MatchString(name)
+		return addr, nameForm.MatchString(name) && !numberForm.MatchString(name)
 	case in != name:
-		return name == "["+in+"]" && addr.Is6() && addr.Zone() == ""
+		return addr, name == "["+in+"]" && addr.Is6() && addr.Zone() == ""
 	default:
-		return addr.Zone() == ""
+		return addr, addr.Zone() == ""
 	}
 }

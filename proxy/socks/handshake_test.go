@@ -2,7 +2,11 @@ package socks
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -47,8 +51,8 @@ func TestHandshake(t *testing.T) {
 		{name: "BIND", in: greetNone + "\x05\x02" + connectIPv4[2:], out: choseNone + failed(7)},
 		{name: "UDP ASSOCIATE", in: greetNone + "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", out: choseNone + failed(7)},
 		{name: "command 0", in: greetNone + "\x05\x00" + connectIPv4[2:], out: choseNone + failed(7)},
-		{name: "RESOLVE", in: greetNone + "\x05\xf0" + connect("web.test", 0)[2:], out: choseNone + failed(7)},
-		{name: "RESOLVE_PTR", in: greetNone + "\x05\xf1" + connectIPv4[2:], out: choseNone + failed(7)},
+		{name: "RESOLVE that is not served", in: greetNone + resolve("web.test"), out: choseNone + failed(7)},
+		{name: "RESOLVE_PTR that is not served", in: greetNone + "\x05\xf1" + connectIPv4[2:], out: choseNone + failed(7)},
 		{name: "address type 0", in: greetNone + "\x05\x01\x00\x00", out: choseNone + failed(8)},
 		{name: "address type 2", in: greetNone + "\x05\x01\x00\x02\x01\x02\x03", out: choseNone + failed(8)},
 
@@ -60,7 +64,7 @@ func TestHandshake(t *testing.T) {
 		{name: "number", in: greetNone + connect("2130706433", 80), out: choseNone + failed(1)},
 
 		{name: "SOCKS4", in: "\x04\x01\x00\x50\xc0\x00\x02\x01\x00", out: "\x00\x5b\x00\x00\x00\x00\x00\x00"},
-		{name: "TLS", in: "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", out: ""},
+		{name: "TLS", in: "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", out: tlsUnexpected},
 		{name: "SSH", in: "SSH-2.0-OpenSSH_9.2\r\n", out: ""},
 		{name: "a word", in: "HELLO", out: ""},
 		{name: "a long word", in: strings.Repeat("A", 100) + " ", out: ""},
@@ -83,6 +87,47 @@ func TestHandshake(t *testing.T) {
 				t.Error("no client address")
 			}
 		})
+	}
+}
+
+// A client that speaks TLS is told that it must not, and shows it.
+func TestTLSIsTold(t *testing.T) {
+	conn, err := tls.Dial("tcp", serveTCP(t, Config{}), &tls.Config{ServerName: "web.test"})
+	if err == nil {
+		conn.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "unexpected message") {
+		t.Errorf("the handshake ended with %v", err)
+	}
+}
+
+// Config.Login refuses before there is a request; why it did is logged, but not for each that comes.
+func TestLogin(t *testing.T) {
+	log := newRecorder(slog.LevelInfo)
+	var got []string
+	s := New(Config{Dial: dialEcho, Log: slog.New(log), Login: func(user, password string) error {
+		if got = append(got, user, password); user == "user" {
+			return errors.New("two of its letters are the same")
+		}
+		return nil
+	}})
+	for in, want := range map[string]string{
+		greetLogin + login + connect("a", 1):                  "\x05\x02\x01\x01",
+		greetLogin + login + login:                            "\x05\x02\x01\x01",
+		greetLogin + "\x01\x03bob\x03abc" + connect("a", 1):   choseLogin + connected,
+		"\x05\x02\x00\x02" + "\x01\x00\x00" + connect("a", 1): choseLogin + connected,
+		greetNone + connect("a", 1):                           choseNone + connected,
+	} {
+		if out := converseWith(t, s, in); out != want {
+			t.Errorf("%q: answer %q, want %q", in, out, want)
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"", "", "abc", "bob", "secret", "secret", "user", "user"}; !slices.Equal(got, want) {
+		t.Errorf("asked about %q", got)
+	}
+	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "two of its letters") || strings.Contains(text, "secret") {
+		t.Errorf("log: %s", text)
 	}
 }
 

@@ -102,6 +102,24 @@ func TestBreakOff(t *testing.T) {
 	})
 }
 
+// A stream that was given out before the exit's answer, which then was no, breaks off: it must not look
+// like an empty one.
+func TestLateRefusal(t *testing.T) {
+	client, _, done := tunnel(t, Config{}, func(c *memoryConn) net.Conn { return refusedConn{c} })
+	io.WriteString(client, "request")
+	if got, err := io.ReadAll(client); len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client saw %q, %v", got, err)
+	}
+	<-done
+}
+
+// refusedConn is what an exit's refusal makes of a stream.
+type refusedConn struct{ *memoryConn }
+
+func (refusedConn) Read([]byte) (int, error) {
+	return 0, &wire.EndError{Reason: wire.ReasonRefused, Remote: true}
+}
+
 // A destination that answers early and takes no more (END, STOP_SENDING) must not cost the client the
 // answer, however late that comes.
 func TestEarlyAnswer(t *testing.T) {

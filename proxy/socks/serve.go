@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,8 +18,8 @@ const (
 	maxAcceptFailures = 16
 )
 
-// fullWarningEvery is how often the connection limit is mentioned in the log at most.
-const fullWarningEvery = time.Minute
+// warnEvery is how often a warning that clients can cause is logged at most.
+const warnEvery = time.Minute
 
 // Serve accepts connections from l, of TCP or a unix socket, until ctx ends. It then closes l and all
 // connections, waits for every goroutine it started, and returns nil; if l fails for good it does the
@@ -62,7 +63,9 @@ func (s *Server) takeSlot(ctx context.Context, slots chan<- struct{}) bool {
 		return true
 	default:
 	}
-	s.warnFull()
+	if s.full.due() {
+		s.cfg.Log.Warn("all SOCKS connections are in use; new ones wait", "limit", s.cfg.MaxConns)
+	}
 	select {
 	case slots <- struct{}{}:
 		return true
@@ -71,14 +74,15 @@ func (s *Server) takeSlot(ctx context.Context, slots chan<- struct{}) bool {
 	}
 }
 
-// warnFull says, now and then, that clients have to wait.
-func (s *Server) warnFull() {
-	now := time.Now().UnixNano()
-	last := s.warned.Load()
-	if last != 0 && now-last < int64(fullWarningEvery) || !s.warned.CompareAndSwap(last, now) {
-		return
-	}
-	s.cfg.Log.Warn("all SOCKS connections are in use; new ones wait", "limit", s.cfg.MaxConns)
+// seldom keeps one kind of warning from filling the log. It is safe for concurrent use.
+type seldom struct {
+	last atomic.Int64 // Unix nanoseconds; 0: never
+}
+
+// due reports whether the warning may be given now, and takes it as given.
+func (s *seldom) due() bool {
+	now, last := time.Now().UnixNano(), s.last.Load()
+	return (last == 0 || now-last >= int64(warnEvery)) && s.last.CompareAndSwap(last, now)
 }
 
 // accept returns the next connection. It tries again after an error, after a pause, unless l is closed,

@@ -6,8 +6,8 @@
 //
 //	greeting  05 | n | method * n                               -> 05 | method
 //	login     01 | n | user | n | password      (method 02)     -> 01 | 00
-//	request   05 | command | 00 | type | address | port 2       -> 05 | reply | 00 | 01 | 00 00 00 00 | 00 00
-//	then bytes both ways; each side may end its half first.
+//	request   05 | command | 00 | type | address | port 2       -> 05 | reply | 00 | type | address | port 2
+//	then, if the command was CONNECT, bytes both ways; each side may end its half first.
 //
 // The flow, in the order of the files:
 //
@@ -17,10 +17,12 @@
 //  3. foreign.go answers what is not SOCKS5.
 //  4. dial.go checks the request (destination.go), watches the client while Config.Dial runs, and turns
 //     its error into a reply (reply.go).
-//  5. relay.go carries the bytes.
+//  5. lookup.go does the same for Tor's RESOLVE and RESOLVE_PTR with Config.Resolve and ResolveAddr; that
+//     reply is the end.
+//  6. relay.go carries the bytes.
 //
-// Names are never resolved here: they go to Config.Dial as they came. Only CONNECT is served; BIND,
-// UDP ASSOCIATE and unknown commands are answered with reply 7.
+// Names are never resolved here: they go to Config.Dial and Config.Resolve as they came. BIND, UDP
+// ASSOCIATE and unknown commands are answered with reply 7: no packet ever leaves for them.
 package socks
 
 import (
@@ -29,7 +31,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"sync/atomic"
+	"net/netip"
 	"time"
 )
 
@@ -40,10 +42,11 @@ const (
 	DefaultFrontDoor        = "127.0.0.1:8118"
 )
 
-// Request is one CONNECT.
+// Request is what a client asks for.
 type Request struct {
-	// Target is HOST:PORT. HOST is a name of 1 to 255 letters, digits, hyphens, underscores and dots, in
-	// lower case, or an IP address in its canonical form, IPv6 in brackets and never with a zone. PORT is 1 to 65535.
+	// Target is HOST:PORT for Dial. HOST is a name of 1 to 255 letters, digits, hyphens, underscores and
+	// dots, in lower case, or an IP address in its canonical form, IPv6 in brackets and never with a zone.
+	// PORT is 1 to 65535. For Resolve it is such a name alone, for ResolveAddr such an address, without brackets.
 	Target string
 
 	// User and Password are what the client logged in with: any bytes, at most 255 each, both empty if it
@@ -82,7 +85,20 @@ type Config struct {
 	// The connection should have CloseWrite() error, else the end of the client's data closes it whole.
 	// WriteTo and ReadFrom are used where it has them. Its Close must end blocked reads and writes; the
 	// server calls it exactly once.
+	//
+	// A stream that may still turn out to be none, because the exit has not answered yet, is fine: the
+	// client is told "succeeded" all the same, and a Read that then fails resets its connection.
 	Dial func(ctx context.Context, r Request) (net.Conn, error)
+
+	// Resolve asks for the addresses of a name, and ResolveAddr for the name of an address, for Tor's
+	// commands RESOLVE and RESOLVE_PTR. Context and errors are as with Dial; no addresses or an empty name
+	// is reply 4. Nil: the command is not supported.
+	Resolve     func(ctx context.Context, r Request) ([]netip.Addr, error)
+	ResolveAddr func(ctx context.Context, r Request) (string, error)
+
+	// Login judges what a client logged in with. An error refuses it, which the client is told (RFC 1929
+	// status 1), and is logged as a warning: it must not quote what it is about. Nil: every login is good.
+	Login func(user, password string) error
 
 	// Log gets no destination, client address or error of Dial above debug level, and never credentials.
 	// Nil: nothing is logged.
@@ -103,8 +119,9 @@ type Config struct {
 
 // Server serves SOCKS5 on any number of listeners. Its methods may be called concurrently.
 type Server struct {
-	cfg    Config
-	warned atomic.Int64 // when MaxConns was last mentioned in the log, Unix nanoseconds
+	cfg     Config
+	full    seldom // warns of MaxConns
+	refused seldom // warns of logins
 }
 
 // New returns a server; it starts nothing.

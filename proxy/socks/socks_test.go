@@ -33,6 +33,9 @@ func connect(name string, port int) string {
 	return string(binary.BigEndian.AppendUint16(b, uint16(port)))
 }
 
+// resolve is a RESOLVE of a name.
+func resolve(name string) string { return "\x05\xf0" + connect(name, 0)[2:] }
+
 // failed is a reply with a code other than 0.
 func failed(code byte) string {
 	return string([]byte{5, code, 0, 1, 0, 0, 0, 0, 0, 0})
@@ -76,13 +79,18 @@ func dialEcho(context.Context, Request) (net.Conn, error) {
 // converse serves one connection on which the client sends in and ends, and returns all that it got.
 func converse(t testing.TB, cfg Config, in string) string {
 	t.Helper()
+	return converseWith(t, New(cfg), in)
+}
+
+func converseWith(t testing.TB, s *Server, in string) string {
+	t.Helper()
 	near, far := memoryPipe()
 	defer near.Close()
 	if _, err := io.WriteString(near, in); err != nil {
 		t.Fatal(err)
 	}
 	near.CloseWrite()
-	New(cfg).serveConn(t.Context(), far)
+	s.serveConn(t.Context(), far)
 	out, err := io.ReadAll(near)
 	if err != nil && len(out) > 0 {
 		t.Fatalf("the connection did not end well: %v", err)

@@ -32,6 +32,9 @@ func (m msg) String() string {
 	switch {
 	case m.cmd == wire.CmdEnd && len(m.body) == 1:
 		return fmt.Sprintf("END %d %v", m.stream, wire.Reason(m.body[0]))
+	case m.cmd == wire.CmdPush && len(m.body) == 2:
+		parent, _ := wire.ParsePush([]byte(m.body))
+		return fmt.Sprintf("PUSH %d of %d", m.stream, parent)
 	case m.cmd == wire.CmdWindow && len(m.body) == 4:
 		n, _ := wire.ParseWindow([]byte(m.body))
 		return fmt.Sprintf("WINDOW %d %d", m.stream, n)
@@ -43,6 +46,10 @@ func (m msg) String() string {
 func begin(stream uint16) msg     { return msg{wire.CmdBegin, stream, "\x01host:80"} }
 func connected(stream uint16) msg { return msg{wire.CmdConnected, stream, ""} }
 func fin(stream uint16) msg       { return msg{wire.CmdFin, stream, ""} }
+
+func push(stream, parent uint16) msg {
+	return msg{wire.CmdPush, stream, string([]byte{byte(parent >> 8), byte(parent)})}
+}
 
 func data(stream uint16, n int) msg {
 	return msg{wire.CmdData, stream, strings.Repeat("x", n)}
@@ -90,10 +97,14 @@ func bulk(stream uint16, n int) (cells []byte) {
 type half struct {
 	*testing.T
 	s        *Session
-	accepted []*Stream
+	accepted []*Stream // begun or pushed by the peer
 }
 
-func newClient(t *testing.T) *half { return &half{T: t, s: NewSession(Config{})} }
+func newClient(t *testing.T) *half {
+	h := &half{T: t}
+	h.s = NewSession(Config{Pushed: func(_ uint16, st *Stream) { h.accepted = append(h.accepted, st) }})
+	return h
+}
 
 func newExit(t *testing.T) *half {
 	h := &half{T: t}
@@ -227,7 +238,11 @@ func checkInvariants(t testing.TB, s *Session) {
 			t.Fatalf("stream %d: credit %d, owed %d, unread %d in a window of %d", st.id, st.credit, st.owed, st.in.size, st.window)
 		}
 	}
+	pushes := 0
 	for id, st := range s.streams {
+		if st.pushed() {
+			pushes++
+		}
 		if st.gone || id != st.id {
 			t.Fatalf("stream %d is still listed as %d", st.id, id)
 		}
@@ -242,8 +257,8 @@ func checkInvariants(t testing.TB, s *Session) {
 	if s.err == nil && (unread != s.unread || unread > maxUnread) {
 		t.Fatalf("streams hold %d bytes, the session says %d", unread, s.unread)
 	}
-	if len(s.streams) > maxLingering {
-		t.Fatalf("%d streams", len(s.streams))
+	if s.begun() > maxLingering || pushes != s.pushes || pushes > wire.MaxPushes {
+		t.Fatalf("%d streams begun, %d pushed, the session says %d", s.begun(), pushes, s.pushes)
 	}
 	for st := s.ready.head; st != nil; st = st.behind {
 		if !st.queued {

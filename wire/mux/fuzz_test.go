@@ -13,9 +13,11 @@ import (
 // violation or leaves the session as it must be, able to go on.
 func FuzzReceive(f *testing.F) {
 	payload := func(msgs ...msg) []byte { return bytes.TrimRight(cellOf(msgs...)[wire.TagSize:], "\x00") }
-	for _, m := range everyCommand {
+	for _, m := range append(everyCommand(1), everyCommand(2)...) {
 		f.Add(payload(m), payload(m))
 	}
+	f.Add(payload(push(4, 1), data(4, 100), fin(4)), payload(end(4, wire.ReasonDone)))
+	f.Add(payload(push(6, 9), end(6, wire.ReasonReset)), payload(window(2, 5)))
 	f.Add(payload(begin(9), data(9, 100), fin(9)), payload(end(9, wire.ReasonReset)))
 	f.Add(payload(data(1, 100), window(1, 5), fin(1), end(1, wire.ReasonDone)), payload(connected(3)))
 	f.Add(payload(msg{wire.CmdDrop, 0, "x"}), []byte{0, 1})
@@ -59,6 +61,7 @@ func fuzzClient(t *testing.T) *half {
 	h.connected().Close()                    // 7: ended
 	h.gets(cellOf(fin(h.connected().id)))    // 9: half closed by the peer
 	h.gets(cellOf(data(1, 100), data(5, 5))) // something unread
+	h.gets(cellOf(push(2, 1), data(2, 100))) // 2: pushed
 	h.sent()
 	return h
 }
@@ -70,6 +73,8 @@ func fuzzExit(t *testing.T) *half {
 	h.begun(3)
 	h.begun(5).CloseWrite()
 	h.begun(7).Close()
+	h.sent()
+	h.push(1) // 2: pushed
 	h.sent()
 	return h
 }
@@ -150,9 +155,7 @@ func (a *modelSide) step(op, which byte, n int) {
 		return
 	}
 	if op == 4 {
-		if !a.s.exit() && a.s.Streams() < 40 {
-			a.streams = append(a.streams, &modelStream{Stream: a.open()})
-		}
+		a.start(n)
 		return
 	}
 	if len(a.streams) == 0 {
@@ -177,7 +180,20 @@ func (a *modelSide) step(op, which byte, n int) {
 	}
 }
 
-// gather takes up the streams that the exit has accepted.
+// start opens a stream: the client begins one, the exit pushes one if its parent will do.
+func (a *modelSide) start(n int) {
+	if !a.s.exit() {
+		if a.s.Streams() < 40 {
+			a.streams = append(a.streams, &modelStream{Stream: a.open()})
+		}
+		return
+	}
+	if st, err := a.s.Push(uint16(n)); err == nil {
+		a.streams = append(a.streams, &modelStream{Stream: st})
+	}
+}
+
+// gather takes up the streams that the peer has opened.
 func (a *modelSide) gather() {
 	for ; a.seen < len(a.accepted); a.seen++ {
 		a.streams = append(a.streams, &modelStream{Stream: a.accepted[a.seen]})
@@ -264,7 +280,7 @@ func (m *model) finish() {
 	}
 	for _, a := range m.sides {
 		checkInvariants(m.T, a.s)
-		if a.s.Streams() != 0 || a.s.unread != 0 || len(a.s.leftover) != 0 || a.s.ready.head != nil {
+		if a.s.Streams() != 0 || a.s.Pushes() != 0 || a.s.unread != 0 || len(a.s.leftover) != 0 || a.s.ready.head != nil {
 			m.Fatalf("left at the end: %d streams, %d bytes, %d leftover", a.s.Streams(), a.s.unread, len(a.s.leftover))
 		}
 	}

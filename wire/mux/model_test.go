@@ -3,9 +3,11 @@ package mux
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +21,11 @@ type plan struct {
 	upEnd      ending
 	downEnd    ending
 	slowClient bool // the client starts to read only when the exit has stalled
+	pushes     int  // streams that the exit pushes for it, of pushSize bytes each
 }
+
+// pushSize is more than a pushed stream may carry without a WINDOW.
+const pushSize = wire.InitialCredit + 12345
 
 type ending int
 
@@ -41,7 +47,7 @@ func runPlans(t *testing.T, rnd *rand.Rand) {
 	plans := map[string]plan{}
 	var targets []string
 	for i := range 20 {
-		p := plan{up: rnd.IntN(600 << 10), down: rnd.IntN(600 << 10), slowClient: rnd.IntN(4) == 0}
+		p := plan{up: rnd.IntN(600 << 10), down: rnd.IntN(600 << 10), slowClient: rnd.IntN(4) == 0, pushes: rnd.IntN(5)}
 		if rnd.IntN(4) == 0 {
 			p.upEnd = cutShort
 		}
@@ -52,12 +58,22 @@ func runPlans(t *testing.T, rnd *rand.Rand) {
 		plans[target] = p
 		targets = append(targets, target)
 	}
-	c := newCircuit(t, circuitOptions{cells: 1 + rnd.IntN(3), accept: func(st *Stream) {
-		st.Connect()
-		p := plans[st.Target()]
-		perform(t, st, p.down, p.up, p.downEnd, p.upEnd, false)
-	}})
 	var wg sync.WaitGroup
+	var pushes atomic.Int64 // that the client has yet to see the end of
+	c := newCircuit(t, circuitOptions{
+		cells: 1 + rnd.IntN(3),
+		accept: func(st *Stream) {
+			st.Connect()
+			p := plans[st.Target()]
+			var pushing sync.WaitGroup
+			defer pushing.Wait()
+			for range p.pushes {
+				pushing.Go(func() { pushOne(t, st, &pushes) })
+			}
+			perform(t, st, p.down, p.up, p.downEnd, p.upEnd, false)
+		},
+		pushed: func(parent uint16, st *Stream) { wg.Go(func() { takePush(t, parent, st); pushes.Add(-1) }) },
+	})
 	for _, target := range targets {
 		st, err := c.client.Open(wire.KindTCP, target)
 		if err != nil {
@@ -69,11 +85,58 @@ func runPlans(t *testing.T, rnd *rand.Rand) {
 	wg.Wait()
 	c.accepted.Wait()
 	synctest.Wait()
-	if n := c.client.Streams() + c.exit.Streams(); n != 0 {
+	wg.Wait() // for what was pushed last
+	synctest.Wait()
+	if n := c.client.Streams() + c.exit.Streams() + c.client.Pushes() + c.exit.Pushes(); n != 0 {
 		t.Errorf("%d streams left", n)
+	}
+	if n := pushes.Load(); n != 0 {
+		t.Errorf("%d pushed streams did not reach the client's application", n)
 	}
 	checkInvariants(t, c.client)
 	checkInvariants(t, c.exit)
+}
+
+// pushOne pushes a stream for st, whole or, for every third, cut short, and says that it did.
+func pushOne(t *testing.T, st *Stream, pushes *atomic.Int64) {
+	push, err := st.session.Push(st.ID())
+	if err == ErrBusy {
+		return
+	}
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer push.Close()
+	pushes.Add(1)
+	n := pushSize
+	if push.ID()%3 == 0 {
+		n /= 2
+	}
+	if _, err := io.Copy(push, newNoise(byte(push.ID()), n)); err != nil {
+		t.Errorf("pushing: %v", err)
+	}
+	if n == pushSize {
+		push.CloseWrite()
+	} else {
+		push.End(wire.ReasonReset)
+	}
+}
+
+// takePush reads a pushed stream to its end.
+func takePush(t *testing.T, parent uint16, st *Stream) {
+	defer st.Close()
+	if parent%2 == 0 || st.Connected(t.Context()) != nil {
+		t.Errorf("stream %d pushed for %d is not connected", st.ID(), parent)
+	}
+	n, err := io.Copy(io.Discard, st)
+	var end *wire.EndError
+	switch {
+	case st.ID()%3 != 0 && (err != nil || n != pushSize):
+		t.Errorf("pushed stream %d: %d bytes, %v", st.ID(), n, err)
+	case st.ID()%3 == 0 && (!errors.As(err, &end) || end.Reason != wire.ReasonReset || !end.Remote):
+		t.Errorf("pushed stream %d, cut short: %d bytes, %v", st.ID(), n, err)
+	}
 }
 
 // perform is one side's application: it sends n bytes and expects peer bytes.

@@ -146,6 +146,7 @@ type circuit struct {
 
 type circuitOptions struct {
 	accept func(*Stream) // in a goroutine of its own; nil: streams are connected and left alone
+	pushed func(uint16, *Stream)
 	budget *Budget       // the client's
 	cells  int           // bound of the pipe in each direction; 0: 32
 	delay  time.Duration // of each direction; needs a bubble
@@ -160,7 +161,7 @@ func newCircuit(t testing.TB, o circuitOptions) *circuit {
 	if o.cells == 0 {
 		o.cells = 32
 	}
-	c := &circuit{client: NewSession(Config{Budget: o.budget})}
+	c := &circuit{client: NewSession(Config{Budget: o.budget, Pushed: o.pushed})}
 	c.exit = NewSession(Config{Accept: func(st *Stream) { c.accepted.Go(func() { o.accept(st) }) }})
 	c.clientPipe, c.exitPipe = newPipes(o.cells, o.delay)
 	c.running.Go(func() { c.clientErr = c.client.Run(c.clientPipe, new(counting)) })

@@ -92,21 +92,28 @@ func (q *readyQueue) pop() {
 
 // emitSteps are the steps of emit: each returns the bytes written, and false if it could not finish.
 var emitSteps = [...]func(*Stream, []byte) (int, bool){
-	(*Stream).emitBegin, (*Stream).emitConnected, (*Stream).emitWindow,
+	(*Stream).emitOpen, (*Stream).emitConnected, (*Stream).emitWindow,
 	(*Stream).emitData, (*Stream).emitFin, (*Stream).emitEnd,
 }
 
-func (st *Stream) emitBegin(b []byte) (int, bool) {
-	if !st.beginDue {
+func (st *Stream) emitOpen(b []byte) (int, bool) {
+	if !st.openDue {
 		return 0, true
 	}
-	n := 1 + len(st.target)
+	cmd, n := wire.CmdBegin, 1+len(st.target)
+	if st.pushed() {
+		cmd, n = wire.CmdPush, 2
+	}
 	if len(b) < wire.HeaderSize+n {
 		return 0, false
 	}
-	wire.PutHeader(b, wire.CmdBegin, st.id, n)
-	wire.AppendBegin(b[wire.HeaderSize:wire.HeaderSize], st.kind, st.target)
-	st.beginDue = false
+	wire.PutHeader(b, cmd, st.id, n)
+	if body := b[wire.HeaderSize:wire.HeaderSize]; st.pushed() {
+		binary.BigEndian.AppendUint16(body, st.parent)
+	} else {
+		wire.AppendBegin(body, st.kind, st.target)
+	}
+	st.openDue = false
 	return wire.HeaderSize + n, true
 }
 

@@ -1,6 +1,7 @@
 // Package mux carries many streams inside one circuit (sections 4.1 to 4.3 of SPEC.md): BEGIN and CONNECTED, DATA
-// under credit, FIN for each direction, END at the end. The same code runs at the client and at the exit;
-// the two differ only in who may say BEGIN.
+// under credit, FIN for each direction, END at the end; and PUSH, by which the exit opens a stream of its own
+// for what the client will ask for next. The same code runs at the client and at the exit; the two differ
+// only in who may say what.
 //
 //	application         Stream                 Session                      Pipe
 //	Write(p) ---------> out = p --+
@@ -48,6 +49,11 @@ type Config struct {
 	// client's end.
 	Accept func(s *Stream)
 
+	// Pushed gets each stream that the exit opens at the client, and the number of the client's stream whose
+	// reply led to it, which may be over already. It is called by the reader and must return at once; the
+	// stream must be ended by Close or End. With nil, such streams get END "unsupported".
+	Pushed func(parent uint16, s *Stream)
+
 	// Budget bounds the unread bytes of many sessions together. Nil sets no bound.
 	Budget *Budget
 }
@@ -66,23 +72,28 @@ type Session struct {
 	leftover map[*Stream]struct{} // no longer in streams, but with bytes that the application has not read
 	pipe     Pipe                 // while Run runs
 	ready    readyQueue           // streams with something to send, each at most once
-	next     uint32               // client: the next stream's number
-	last     uint16               // exit: the number of the newest stream
+	next     uint32               // the number of this side's next stream
+	last     uint16               // the number of the peer's newest stream
+	pushes   int                  // of streams, those that the exit opened
 	unread   int                  // bytes held for applications
-	accepted []*Stream            // begun in the batch being received
+	accepted []*Stream            // opened by the peer in the batch being received
 	ended    []func()             // OnDone callbacks due in the batch being received
 }
 
 // NewSession makes one end of a circuit; Run serves it.
 func NewSession(cfg Config) *Session {
-	return &Session{
+	s := &Session{
 		cfg: cfg, wake: make(chan struct{}, 1), next: 1,
 		streams: map[uint16]*Stream{}, leftover: map[*Stream]struct{}{},
 	}
+	if s.exit() {
+		s.next = 2
+	}
+	return s
 }
 
-// Open begins a stream to target (HOST:PORT) at the client. It does not wait: Stream.Connected does, and
-// data may be written before. ErrBusy and ErrExhausted ask for another circuit.
+// Open begins a stream at the client; what target must look like depends on kind. It does not wait:
+// Stream.Connected does, and data may be written before. ErrBusy and ErrExhausted ask for another circuit.
 func (s *Session) Open(kind wire.Kind, target string) (*Stream, error) {
 	if s.exit() {
 		return nil, errors.New("mux: only the client opens streams")
@@ -96,24 +107,39 @@ func (s *Session) Open(kind wire.Kind, target string) (*Stream, error) {
 	switch {
 	case s.err != nil:
 		return nil, s.told
-	case len(s.streams) >= wire.MaxStreams:
+	case s.begun() >= wire.MaxStreams:
 		return nil, ErrBusy
 	case s.next > 0xffff:
 		return nil, ErrExhausted
 	}
 	st := newStream(s, uint16(s.next), kind, target)
-	s.next += 2
-	s.streams[st.id] = st
-	st.beginDue = true
-	s.enqueue(st)
+	s.opens(st)
 	return st, nil
 }
 
-// Streams returns how many streams are open.
+// opens lists a stream that this side opens, and queues its first message. s.mu is held.
+func (s *Session) opens(st *Stream) {
+	s.next += 2
+	s.streams[st.id] = st
+	st.openDue = true
+	s.enqueue(st)
+}
+
+// begun returns how many streams are open that the client began. s.mu is held.
+func (s *Session) begun() int { return len(s.streams) - s.pushes }
+
+// Streams returns how many streams are open that the client began, which is what wire.MaxStreams bounds.
 func (s *Session) Streams() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.streams)
+	return s.begun()
+}
+
+// Pushes returns how many streams are open that the exit pushed; wire.MaxPushes bounds them.
+func (s *Session) Pushes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pushes
 }
 
 // Bytes returns how many bytes of DATA came in and went out, for people to look at.
@@ -153,6 +179,7 @@ func (s *Session) end(err, told error) {
 		st.done()
 	}
 	clear(s.streams)
+	s.pushes = 0
 	s.ready = readyQueue{}
 	ended, pipe := s.takeEnded(), s.pipe
 	s.mu.Unlock()

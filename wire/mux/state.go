@@ -21,7 +21,11 @@ func (s *Session) receive(cells []byte) error {
 	s.mu.Unlock()
 	s.cfg.Budget.relieve()
 	for _, st := range accepted {
-		s.cfg.Accept(st)
+		if st.pushed() {
+			s.cfg.Pushed(st.parent, st)
+		} else {
+			s.cfg.Accept(st)
+		}
 	}
 	for _, f := range ended {
 		f()
@@ -52,9 +56,11 @@ func (s *Session) dispatch(m wire.Message) error {
 		return nil
 	case wire.CmdBegin:
 		return s.onBegin(m)
+	case wire.CmdPush:
+		return s.onPush(m)
 	}
 	st := s.streams[m.Stream]
-	if st == nil || st.endRecv || st.beginDue {
+	if st == nil || st.endRecv || st.openDue {
 		return wire.Violation("%v on stream %d, which is not open", m.Command, m.Stream)
 	}
 	switch m.Command {
@@ -66,10 +72,8 @@ func (s *Session) dispatch(m wire.Message) error {
 		return st.onFin(m.Body)
 	case wire.CmdEnd:
 		return st.onEnd(m.Body)
-	case wire.CmdWindow:
+	default: // WINDOW: package wire lets no other command pass
 		return st.onWindow(m.Body)
-	default:
-		return wire.Violation("%v is not spoken in this version", m.Command)
 	}
 }
 
@@ -80,7 +84,7 @@ func (s *Session) onBegin(m wire.Message) error {
 	if m.Stream%2 == 0 || m.Stream <= s.last {
 		return wire.Violation("BEGIN with stream number %d after %d", m.Stream, s.last)
 	}
-	if len(s.streams) >= maxLingering {
+	if s.begun() >= maxLingering {
 		return wire.Violation("streams opened faster than refused")
 	}
 	kind, target, err := wire.ParseBegin(m.Body)
@@ -88,7 +92,7 @@ func (s *Session) onBegin(m wire.Message) error {
 		return err
 	}
 	s.last = m.Stream
-	full := len(s.streams) >= wire.MaxStreams
+	full := s.begun() >= wire.MaxStreams
 	st := newStream(s, m.Stream, kind, target)
 	s.streams[st.id] = st
 	if full {
@@ -163,6 +167,9 @@ func (st *Stream) onWindow(body []byte) error {
 	if !st.answered() {
 		return wire.Violation("WINDOW before CONNECTED")
 	}
+	if st.pushed() && !st.session.exit() {
+		return wire.Violation("WINDOW for a side that has nothing to send")
+	}
 	if st.sendable+n > wire.MaxCredit {
 		return wire.Violation("more than %d bytes of credit outstanding", wire.MaxCredit)
 	}
@@ -235,6 +242,9 @@ func (st *Stream) retire() {
 	if st.endSent && st.endRecv && !st.gone {
 		st.gone = true
 		delete(st.session.streams, st.id)
+		if st.pushed() {
+			st.session.pushes--
+		}
 		if st.in.size > 0 {
 			st.session.leftover[st] = struct{}{}
 		}

@@ -9,25 +9,30 @@ import (
 	"torproxy/wire"
 )
 
-// one message of each command on stream 1, well formed.
-var everyCommand = []msg{
-	begin(1), connected(1), data(1, 10), fin(1), end(1, wire.ReasonDone), window(1, 1000),
-	{wire.CmdResolve, 1, "x"}, {wire.CmdResolved, 1, "x"}, {wire.CmdPush, 1, ""}, {wire.CmdDrop, 1, ""},
+// everyCommand returns one message of each command on a stream, well formed.
+func everyCommand(id uint16) []msg {
+	return []msg{
+		begin(id), connected(id), data(id, 10), fin(id), end(id, wire.ReasonDone), window(id, 1000),
+		{7, id, "x"}, {8, id, "x"}, push(id, 1), {wire.CmdDrop, id, ""},
+	}
 }
 
 const (
 	BEGIN, CONNECTED, DATA   = wire.CmdBegin, wire.CmdConnected, wire.CmdData
-	FIN, END, WINDOW         = wire.CmdFin, wire.CmdEnd, wire.CmdWindow
+	FIN, END, WINDOW, PUSH   = wire.CmdFin, wire.CmdEnd, wire.CmdWindow, wire.CmdPush
 	done, reset, unreachable = wire.ReasonDone, wire.ReasonReset, wire.ReasonHostUnreachable
 )
 
-// states says how each state of stream 1 is reached, and which commands are legal in it.
-var states = []struct {
+// state says how a state of a stream is reached, and which commands on that stream are legal in it.
+type state struct {
 	name  string
 	side  func(*testing.T) *half
 	reach func(h *half)
 	legal []wire.Command
-}{
+}
+
+// states are those of stream 1, which the client begins.
+var states = []state{
 	{"client: no stream", newClient, func(h *half) {}, nil},
 	{"client: BEGIN not yet sent", newClient, func(h *half) { h.open() }, nil},
 	{"client: BEGIN sent", newClient, func(h *half) { h.open(); h.sent() }, []wire.Command{CONNECTED, END}},
@@ -94,11 +99,16 @@ var states = []struct {
 	{"exit: closed", newExit, func(h *half) { h.begun(1); h.gets(cellOf(end(1, done))); h.sent() }, nil},
 }
 
-// TestStates feeds every command to both sides in every state of stream 1. Commands that are not listed as
-// legal must be violations.
+// TestStates feeds every command to both sides in every state of a stream that the client begins, and of
+// one that the exit pushes. Commands that are not listed as legal must be violations.
 func TestStates(t *testing.T) {
+	testStates(t, states, 1)
+	testStates(t, pushedStates, 2)
+}
+
+func testStates(t *testing.T, states []state, id uint16) {
 	for _, c := range states {
-		for _, m := range everyCommand {
+		for _, m := range everyCommand(id) {
 			t.Run(fmt.Sprintf("%s/%v", c.name, m.cmd), func(t *testing.T) {
 				h := c.side(t)
 				c.reach(h)
@@ -155,8 +165,16 @@ func malformed() map[string][]byte {
 		"WINDOW behind END":             cellOf(end(1, wire.ReasonDone), window(1, 1)),
 		"DATA beyond its credit":        append(bulk(1, wire.InitialCredit), cellOf(data(1, 1))...),
 		"DATA across its credit":        append(bulk(1, wire.InitialCredit-1), cellOf(data(1, 2))...),
-		"RESOLVE on the circuit":        cellOf(msg{wire.CmdResolve, 0, "example.org"}),
-		"PUSH of a new stream":          cellOf(msg{wire.CmdPush, 2, ""}),
+		"RESOLVE on the circuit":        cellOf(msg{7, 0, "example.org"}),
+		"PUSH without a body":           cellOf(msg{wire.CmdPush, 2, ""}),
+		"PUSH too long":                 cellOf(msg{wire.CmdPush, 2, "\x00\x01\x00"}),
+		"PUSH of the circuit":           cellOf(push(0, 1)),
+		"PUSH of an odd stream":         cellOf(push(3, 1)),
+		"PUSH for the circuit":          cellOf(push(2, 0)),
+		"PUSH for an even stream":       cellOf(push(2, 2)),
+		"PUSH for a stream never begun": cellOf(push(2, 3)),
+		"PUSH of the same stream":       cellOf(push(2, 1), push(2, 1)),
+		"PUSH of an earlier stream":     cellOf(push(6, 1), push(4, 1)),
 	}
 }
 
@@ -170,6 +188,7 @@ var malformedAtClient = map[string][]byte{
 
 // malformedAtExit is wrong at the exit only.
 var malformedAtExit = map[string][]byte{
+	"PUSH from the client":         cellOf(push(2, 1)),
 	"CONNECTED from the client":    cellOf(connected(1)),
 	"DROP on a stream":             cellOf(msg{wire.CmdDrop, 1, ""}),
 	"BEGIN of stream 0":            cellOf(begin(0)),

@@ -28,6 +28,7 @@ type Stream struct {
 	id      uint16
 	kind    wire.Kind
 	target  string
+	parent  uint16 // of a pushed stream: the client's stream whose reply led to it
 
 	connected chan struct{} // closed by CONNECTED, or by the end
 	readable  signal
@@ -53,7 +54,7 @@ type Stream struct {
 
 	queued                          bool    // in session.ready
 	behind                          *Stream // in session.ready
-	beginDue, connectDue            bool    // to be sent
+	openDue, connectDue             bool    // to be sent; openDue: BEGIN or PUSH
 	finDue, endDue                  bool
 	reason                          wire.Reason // of the END to be sent
 	isConnected                     bool        // CONNECTED was sent or received
@@ -69,10 +70,16 @@ func newStream(s *Session, id uint16, kind wire.Kind, target string) *Stream {
 	}
 }
 
+// ID is the stream's number on its circuit, odd if the client began it, even if the exit pushed it.
+func (st *Stream) ID() uint16 { return st.id }
+
+// pushed reports whether the exit opened the stream: it goes one way.
+func (st *Stream) pushed() bool { return st.id%2 == 0 }
+
 // Kind and Target are what the stream's BEGIN asked for.
 func (st *Stream) Kind() wire.Kind { return st.kind }
 
-// Target is HOST:PORT as the client wrote it; the exit judges it.
+// Target is what the client wrote, HOST:PORT for most kinds; the exit judges it.
 func (st *Stream) Target() string { return st.target }
 
 // Connected waits until the exit has answered: nil when the destination is connected, a *wire.EndError
