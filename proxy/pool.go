@@ -37,6 +37,7 @@ type held struct {
 
 // stream is what the pool remembers of an open stream, to show it to its user.
 type stream struct {
+	id     string
 	target string
 	began  time.Time
 	took   time.Duration // until the exit had connected it
@@ -48,6 +49,7 @@ type pool struct {
 	closed   bool
 	next     int
 	identity int // how often it was renewed
+	opens    int // the last stream's ID
 	circuits map[string]*held
 	building map[string]*attempt
 	turns    map[purpose]*turn
@@ -174,6 +176,8 @@ func (p *pool) release(h *held) {
 func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.mu.Lock()
 	h.pending--
+	p.opens++
+	s.id = strconv.Itoa(p.opens)
 	h.streams[conn] = s
 	p.changedLocked()
 	p.mu.Unlock()

@@ -41,7 +41,7 @@ const order = `
 
 	# The fronts know nothing of circuits: they dial by a function.
 	proxy/socks:     wire github.com/armon/go-socks5
-	proxy/frontdoor: wire
+	proxy/frontdoor: wire golang.org/x/net/idna
 
 	proxy/localnet: wire wire/netdoc relay dirauth golang.org/x/sync/errgroup
 
