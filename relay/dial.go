@@ -107,13 +107,22 @@ func (d *dialer) judge(to netip.AddrPort) error {
 	if !p.Allows(to) || d.own(to) {
 		return errPolicy
 	}
-	if p.Allows(netip.AddrPortFrom(loopback4[0], to.Port())) {
-		return nil
-	}
-	if its, err := d.machine.has(to.Addr()); its || err != nil {
+	if !p.Allows(netip.AddrPortFrom(loopback4[0], to.Port())) && d.isOurs(to.Addr()) {
 		return errPolicy
 	}
 	return nil
+}
+
+// reachable reports whether an address could be dialled with some port.
+func (d *dialer) reachable(addr netip.Addr) bool {
+	p := d.policy()
+	return p.AllowsAddress(addr) && (p.AllowsAddress(loopback4[0]) || !d.isOurs(addr))
+}
+
+// isOurs reports whether an address is this machine's, or could be.
+func (d *dialer) isOurs(addr netip.Addr) bool {
+	its, err := d.machine.has(addr)
+	return its || err != nil
 }
 
 // control is the last word before connect(2): address is what the kernel is about to be given.

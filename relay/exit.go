@@ -90,6 +90,8 @@ func (h *lastHop) serve(st *mux.Stream) {
 	switch {
 	case st.Kind() == wire.KindTCP:
 		h.serveTCP(st)
+	case st.Kind() == wire.KindResolve:
+		h.serveResolve(st)
 	case st.Kind() == wire.KindEcho && st.Target() == wire.EchoTarget && h.relay.isAuthority(h.peer):
 		h.relay.serveEcho(st)
 	default:

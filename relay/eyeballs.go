@@ -171,8 +171,11 @@ var telling = []wire.Reason{
 	wire.ReasonPolicy, wire.ReasonInternal, wire.ReasonDNS, 0,
 }
 
-func (r *race) failed(reason wire.Reason) {
-	if slices.Index(telling, reason) < slices.Index(telling, r.reason) {
-		r.reason = reason
+func (r *race) failed(reason wire.Reason) { r.reason = moreTelling(r.reason, reason) }
+
+func moreTelling(a, b wire.Reason) wire.Reason {
+	if slices.Index(telling, b) < slices.Index(telling, a) {
+		return b
 	}
+	return a
 }

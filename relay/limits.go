@@ -16,6 +16,7 @@ const (
 
 	maxCircuits = 32768 // on one relay: beyond it, status "overloaded"
 	maxExits    = 8192  // connections to destinations: beyond it, END "resource limit"
+	maxLookups  = 8192  // streams of kind resolve: beyond it, END "resource limit"
 
 	// What an authority may have echoed to measure the relay, and how many of them at a time; beyond it,
 	// END "resource limit".
@@ -49,6 +50,8 @@ const (
 	// the one before it.
 	resolutionDelay = 50 * time.Millisecond
 	attemptDelay    = 250 * time.Millisecond
+
+	familyWait = time.Second // that the addresses of one family wait to be told with those of the other
 
 	machineLife = time.Minute // of what is known of this machine's addresses
 

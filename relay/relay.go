@@ -9,6 +9,7 @@
 //	  3' last hop: streams of package mux              exit.go
 //	     look the name up, once for each circuit       names.go
 //	     judge by policy, dial                         dial.go, eyeballs.go, machine.go
+//	     or tell what the name stands for              resolve.go
 //	     or return what an authority measures with     echo.go
 //	before it stops: let circuits end                  drain.go
 //	its onion keys, and what outlives the process      keys.go, store.go
@@ -123,6 +124,7 @@ type Relay struct {
 	policy    atomic.Pointer[netdoc.Policy]
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
+	lookups   atomic.Int64 // streams of kind resolve
 	echoes    atomic.Int64 // streams that authorities measure with
 
 	alive context.Context // ends with Run

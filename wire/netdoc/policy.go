@@ -276,6 +276,19 @@ func (r *rule) matches(addr netip.Addr, special bool) bool {
 	return r.prefix.Contains(addr) && (!r.accept || !special || allSpecial(r.prefix))
 }
 
+// AllowsAddress reports whether the policy accepts a connection to that address with some port: whether
+// there is any use in knowing it.
+func (p Policy) AllowsAddress(addr netip.Addr) bool {
+	// Where what the rules say changes, as ports rise, a rule begins or has just ended.
+	for i := range p.rules {
+		r := &p.rules[i]
+		if p.Allows(netip.AddrPortFrom(addr, r.low)) || r.high < 65535 && p.Allows(netip.AddrPortFrom(addr, r.high+1)) {
+			return true
+		}
+	}
+	return false
+}
+
 // AllowsPort reports whether some address that is not special may be accepted with that port: what a
 // client knows when it chooses an exit for a name. It may be true where several reject rules together
 // leave nothing; the exit decides in the end.

@@ -291,3 +291,40 @@ func TestPolicySummariesAreNotTooStrict(t *testing.T) {
 		}
 	}
 }
+
+// AllowsAddress is checked against asking for every port.
+func TestAllowsAddress(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                    "",
+		"accept *:80":                         "198.41.0.4 198.41.0.5 2001:500:2::c",
+		"accept private:*":                    "10.0.0.1 127.0.0.1 64:ff9b::a00:1",
+		"accept 198.41.0.4:22-23":             "198.41.0.4",
+		"reject 198.41.0.4:*,accept *:*":      "198.41.0.5 2001:500:2::c",
+		"reject *:1-100,accept *:80-101":      "198.41.0.4 198.41.0.5 2001:500:2::c",
+		"reject *:1-100,accept *:80-100":      "",
+		"reject *:2-65535,accept *:*":         "198.41.0.4 198.41.0.5 2001:500:2::c",
+		"reject *:1-65534,accept *:*":         "198.41.0.4 198.41.0.5 2001:500:2::c",
+		"reject 198.41.0.0/24:*,accept *:443": "2001:500:2::c",
+	} {
+		p, err := ParsePolicy(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range []string{"10.0.0.1", "127.0.0.1", "198.41.0.4", "198.41.0.5", "2001:500:2::c", "64:ff9b::a00:1"} {
+			addr, some := netip.MustParseAddr(s), false
+			for port := 1; port <= 65535 && !some; port++ {
+				some = p.Allows(netip.AddrPortFrom(addr, uint16(port)))
+			}
+			if p.AllowsAddress(addr) != some {
+				t.Errorf("%q: %v: %v, asked for each port %v", text, addr, !some, some)
+			}
+			if some {
+				got = append(got, s)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}
