@@ -67,6 +67,7 @@ type Proxy struct {
 	pool     pool
 	outlooks outlooks
 	health   health
+	patience patience
 	counts   counts
 	records  records
 
