@@ -36,6 +36,7 @@ type held struct {
 
 // stream is what the pool remembers of an open stream, to show it to its user.
 type stream struct {
+	id     string
 	target string
 	began  time.Time
 	took   time.Duration // until the exit had connected it
@@ -47,6 +48,7 @@ type pool struct {
 	closed   bool
 	next     int
 	identity int // how often it was renewed
+	opens    int // the last stream's ID
 	circuits map[string]*held
 	building map[string]*attempt
 	turns    map[purpose]*turn
@@ -187,6 +189,8 @@ func (p *pool) release(h *held) {
 func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.mu.Lock()
 	h.pending--
+	p.opens++
+	s.id = strconv.Itoa(p.opens)
 	h.streams[conn] = s
 	p.changedLocked()
 	p.mu.Unlock()
@@ -206,6 +210,34 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 		p.mu.Unlock()
 		p.closeIfDone(h)
 	})
+}
+
+// connected notes how long a stream took to open that was noted when it was begun.
+func (p *pool) connected(h *held, conn *circuit.Conn, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, open := h.streams[conn]; open {
+		s.took = took
+		h.streams[conn] = s
+	}
+}
+
+// dropped closes a stream that was never connected; its circuit does not wait for the exit to agree. It is
+// not for concurrent use with the stream's Close.
+func (p *pool) dropped(h *held, conn *circuit.Conn) {
+	conn.OnClose(nil, nil)
+	conn.Close()
+	p.mu.Lock()
+	delete(h.streams, conn)
+	p.mu.Unlock()
+	p.closeIfDone(h)
+}
+
+// hold counts a stream that the exit has opened as pending until opened.
+func (p *pool) hold(h *held) {
+	p.mu.Lock()
+	h.pending++
+	p.mu.Unlock()
 }
 
 func (p *pool) retire(h *held) {
