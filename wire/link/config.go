@@ -82,6 +82,11 @@ const (
 	// slow destination, and the delay of everything behind it. What a hop queues is what a hop delays.
 	streamWindow    = 256 << 10
 	maxStreamWindow = 1 << 20
+
+	// MaxQueued is how many bytes one direction of a circuit may hold in a node that has stopped reading
+	// it: the window, and the cells that were read last.
+	MaxQueued = maxStreamWindow + len(cellBuffer{})
+
 	// The connection's window must exceed what its active circuits use together, or stalled circuits
 	// freeze the others (default 15 MB: fifteen circuits stalled at their window).
 	connWindow    = 8 << 20
