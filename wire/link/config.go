@@ -78,10 +78,13 @@ const (
 	// HTTP/3 opens three one-way streams (control, two of QPACK); nothing else may open any.
 	maxUniStreams = 3
 
-	// Bytes a stalled circuit may hold per hop. The default grows to 6 MB: too much queue in front of a
-	// slow destination, and the delay of everything behind it. What a hop queues is what a hop delays.
-	streamWindow    = 256 << 10
-	maxStreamWindow = 1 << 20
+	// Bytes a stalled circuit may hold per hop, at the beginning and later. The default grows to 6 MB: too
+	// much queue in front of a slow destination, and the delay of everything behind it: what a hop queues is
+	// what a hop delays. A circuit's four downloads delay its small requests by 30 ms where this grows to
+	// 1 MiB, by 4 ms where it grows to 256 KiB, and carry as much (proxy/PERFORMANCE.md). Over a line with a
+	// round trip of 100 ms it lets one circuit have 20 Mbit/s.
+	streamWindow    = 128 << 10
+	maxStreamWindow = 256 << 10
 
 	// MaxQueued is how many bytes one direction of a circuit may hold in a node that has stopped reading
 	// it: the window, and the cells that were read last.
