@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"torproxy/proxy/circuit"
@@ -13,98 +15,166 @@ import (
 	"torproxy/wire/onion"
 )
 
+// How a circuit is made:
+//
+//  1. draw a route, build along it                                                     build.begin
+//  2. it fails: leave out the relay that did, draw again; five times in all            build.learn
+//  3. it is late: build along other relays beside it; the first that stands ends this  build.beside
+//  4. the late one, when it stands after all, is a spare; it is measured like any other
+
 const (
-	buildTimeout  = 10 * time.Second // for one circuit: a path that slow is of no use
-	buildAttempts = 5                // routes that one request for a circuit tries
-	retryMin      = 100 * time.Millisecond
-	retryMax      = 10 * time.Second
+	buildAttempts = 5  // routes that are tried for one circuit
+	maxBeside     = 2  // of them at once
+	maxBuilding   = 64 // circuits being made at once; further ones wait, and no second attempt is made beside so many
 
 	// A relay that has not got the newest consensus yet does not know the next one: it is given so long
 	// before the next attempt, and twice as long before each after that.
 	behindPause = 100 * time.Millisecond
 )
 
-// circuitFor returns a circuit for a stream, from the pool or built for it.
-func (p *Proxy) circuitFor(ctx context.Context, w *want) (*held, error) {
-	// A new circuit is a spare like any other until somebody takes it. Under load that may be another
-	// dial; then this one builds again.
-	began, result := time.Now(), "ready"
+// errStopped ends what waits for circuits when the proxy stops.
+var errStopped = fmt.Errorf("%w: the proxy has stopped", ErrNotReady)
+
+// build is the making of one circuit. It belongs to the goroutine that runs it.
+type build struct {
+	proxy     *Proxy
+	consensus *netdoc.Consensus
+	req       route.Request // its Avoid is our own, and grows
+	turn      *turn         // who waits for the circuit; nil: it is to be a spare
+	trace     trace
+
+	outcomes chan outcome      // of attempts; it has room for all
+	begun    int               // attempts
+	under    [][]*netdoc.Relay // the routes of those that are under way
+	failed   error             // why the last attempt did
+	noRoute  error             // why there is no other
+	pause    time.Duration     // before the next attempt, should a relay be behind
+}
+
+// outcome is that of an attempt.
+type outcome struct {
+	route []*netdoc.Relay
+	err   error
+}
+
+// newBuild returns a build for a request, which it copies.
+func (p *Proxy) newBuild(c *netdoc.Consensus, req route.Request, t *turn, tr trace) *build {
+	avoid := map[wire.ID]struct{}{}
+	maps.Copy(avoid, req.Avoid)
+	req.Avoid = avoid
+	return &build{
+		proxy: p, consensus: c, req: req, turn: t, trace: tr,
+		outcomes: make(chan outcome, buildAttempts), pause: behindPause,
+	}
+}
+
+// run adds one circuit to the pool, or says why there is none. It returns as soon as one stands; a late one
+// may follow. One for which nobody waits any more when it is its turn to be built is not.
+func (b *build) run(ctx context.Context) error {
+	p := b.proxy
+	select {
+	case p.pool.slots <- struct{}{}:
+		defer func() { <-p.pool.slots }()
+	case <-ctx.Done():
+		return errStopped
+	}
+	if !p.pool.awaited(b.turn) {
+		return nil
+	}
+	if !b.begin(b.req) {
+		return b.err()
+	}
+	late := time.NewTimer(p.patience.late())
+	defer late.Stop()
+	var again <-chan time.Time
 	for {
-		c, err := p.awaitRoute(ctx)
-		if err != nil {
-			return nil, err
-		}
-		p.pool.retireGone(c)
-		if h := p.pool.take(w.label, w.fits); h != nil {
-			w.trace.found(h, time.Since(began), result)
-			return h, nil
-		}
-		if err := p.buildFor(ctx, c, w); err != nil {
-			return nil, err
-		}
-		result = "built"
-	}
-}
-
-// buildFor adds a circuit for a purpose to the pool, or waits for the one that another dial builds for it:
-// many dials at once, as of a browser that starts, want one circuit and not many.
-func (p *Proxy) buildFor(ctx context.Context, c *netdoc.Consensus, w *want) error {
-	req := w.route(p.cfg.Hops)
-	if len(w.avoid) > 0 {
-		return p.build(ctx, c, req, w.trace) // what fits this dial is no longer what fits the others
-	}
-	t, mine := p.pool.takeTurn(w.purpose)
-	if !mine {
 		select {
-		case <-t.done:
-			return t.err
+		case o := <-b.outcomes:
+			if o.err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return o.err
+			}
+			again = time.After(b.learn(o))
+		case <-again:
+			again = nil
+			if b.begin(b.req) {
+				late.Reset(p.patience.late())
+			} else if len(b.under) == 0 {
+				return b.err()
+			}
+		case <-late.C:
+			b.beside()
 		case <-ctx.Done():
-			return fmt.Errorf("proxy: waiting for a circuit: %w", ctx.Err())
+			return errStopped
 		}
 	}
-	err := p.build(ctx, c, req, w.trace)
-	if ctx.Err() != nil {
-		p.pool.endTurn(w.purpose, t, nil) // this dial gave up; the next one tries
-	} else {
-		p.pool.endTurn(w.purpose, t, err)
-	}
-	return err
 }
 
-// build adds one circuit to the pool, and notes each attempt. A relay that failed is left out of the next attempt's route.
-func (p *Proxy) build(ctx context.Context, c *netdoc.Consensus, req route.Request, t trace) error {
-	exclude := map[wire.ID]struct{}{}
-	for id := range req.Avoid {
-		exclude[id] = struct{}{}
+// begin begins an attempt. It reports false if there is no route, or if it would be one too many.
+func (b *build) begin(req route.Request) bool {
+	if b.begun == buildAttempts {
+		return false
 	}
-	req.Avoid = exclude
-	var failed error
-	pause := behindPause
-	for attempt := 1; attempt <= buildAttempts; attempt++ {
-		relays, err := route.Choose(c, req, p.rnd)
-		if err != nil {
-			// What is left after leaving out the relays that failed is not the network's fault alone.
-			return errors.Join(noRoute(err), failed)
-		}
-		if failed = p.buildAlong(ctx, relays, t); failed == nil {
-			return nil
-		}
-		if ctx.Err() != nil || p.alive.Err() != nil {
-			return failed
-		}
-		p.log.Debug("circuit not built", "cause", failed)
-		if culprit := suspect(relays, failed); culprit != nil {
-			exclude[culprit.ID] = struct{}{}
-		} else if behind(failed) && attempt < buildAttempts {
-			select {
-			case <-time.After(pause):
-				pause *= 2
-			case <-ctx.Done():
-				return failed
-			}
-		}
+	relays, err := route.Choose(b.consensus, req, b.proxy.rnd)
+	if err != nil {
+		b.noRoute = err
+		return false
 	}
-	return fmt.Errorf("proxy: no circuit in %d attempts: %w", buildAttempts, failed)
+	same := func(other []*netdoc.Relay) bool { return slices.Equal(other, relays) }
+	if slices.ContainsFunc(b.under, same) {
+		return false // that would tell nothing new
+	}
+	b.begun++
+	b.under = append(b.under, relays)
+	if !b.proxy.pool.whileOpen(func() { b.outcomes <- outcome{relays, b.proxy.buildAlong(relays, b.turn, b.trace)} }) {
+		b.outcomes <- outcome{relays, errStopped}
+	}
+	return true
+}
+
+// beside begins a second attempt beside one that is late: along other relays, but if there are none, along
+// another route of the same. The relays of the first are not blamed: any may be the slow one.
+func (b *build) beside() {
+	if len(b.under) >= maxBeside || b.proxy.pool.busy() {
+		return
+	}
+	req := b.req
+	req.Avoid = maps.Clone(b.req.Avoid)
+	for _, r := range b.under[0] {
+		req.Avoid[r.ID] = struct{}{}
+	}
+	if !b.begin(req) {
+		b.begin(b.req)
+	}
+	b.noRoute = nil // there is one, and it is under way
+}
+
+// learn notes an attempt that failed, and returns how long to wait before the next.
+func (b *build) learn(o outcome) time.Duration {
+	b.proxy.log.Debug("circuit not built", "cause", o.err)
+	b.failed = o.err
+	b.under = slices.DeleteFunc(b.under, func(r []*netdoc.Relay) bool { return slices.Equal(r, o.route) })
+	if culprit := suspect(o.route, o.err); culprit != nil {
+		b.req.Avoid[culprit.ID] = struct{}{}
+		return 0
+	}
+	if !behind(o.err) {
+		return 0
+	}
+	pause := b.pause
+	b.pause *= 2
+	return pause
+}
+
+// err says why there is no circuit.
+func (b *build) err() error {
+	if b.noRoute != nil {
+		// What is left after leaving out the relays that failed is not the network's fault alone.
+		return errors.Join(noRoute(b.noRoute), b.failed)
+	}
+	return fmt.Errorf("proxy: no circuit in %d attempts: %w", b.begun, b.failed)
 }
 
 // noRoute gives a missing exit the reason that an exit itself would give.
@@ -116,28 +186,28 @@ func noRoute(err error) error {
 	return err
 }
 
-// buildAlong builds one circuit along a route and adds it to the pool.
-func (p *Proxy) buildAlong(ctx context.Context, relays []*netdoc.Relay, t trace) error {
-	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
+// buildAlong builds one circuit along a route and adds it to the pool, for those who wait in t.
+func (p *Proxy) buildAlong(relays []*netdoc.Relay, t *turn, tr trace) error {
+	ctx, cancel := context.WithTimeout(p.alive, p.patience.giveUp())
 	defer cancel()
-	stop := context.AfterFunc(p.alive, cancel)
-	defer stop()
 	attempt := p.pool.begin(relays)
 	built, err := circuit.Build(ctx, p.node, relays)
-	p.attempted(err)
-	t.built(attempt.id, relays, time.Since(attempt.began), err)
+	took := time.Since(attempt.began)
+	p.attempted(took, err)
+	tr.built(attempt.id, relays, took, err)
 	if err != nil {
 		p.pool.failed(attempt)
 		return err
 	}
-	p.pool.add(attempt.id, built, p.runCircuit)
+	p.pool.add(attempt.id, built, t, p.runCircuit)
 	p.readyOnce.Do(func() { close(p.ready) })
 	return nil
 }
 
 // attempted notes the outcome of an attempt.
-func (p *Proxy) attempted(err error) {
+func (p *Proxy) attempted(took time.Duration, err error) {
 	p.counts.attempted(err)
+	p.patience.learn(took, err)
 	switch {
 	case err == nil:
 		p.health.built()

@@ -27,8 +27,9 @@ type held struct {
 	used      bool // it has a label, and carries only streams of that
 	label     label
 	firstUse  time.Time
-	retired   bool // no new streams; closed when the last one has ended
-	pending   int  // dials that are about to open a stream
+	reserved  *turn // only for those who wait in it; nil: for anybody
+	retired   bool  // no new streams; closed when the last one has ended
+	pending   int   // dials that are about to open a stream
 	streams   map[*circuit.Conn]stream
 	ending    int // streams that were closed, and whose last bytes may be on their way
 	lastClose time.Time
@@ -36,6 +37,7 @@ type held struct {
 
 // stream is what the pool remembers of an open stream, to show it to its user.
 type stream struct {
+	id     string
 	target string
 	began  time.Time
 	took   time.Duration // until the exit had connected it
@@ -47,9 +49,12 @@ type pool struct {
 	closed   bool
 	next     int
 	identity int // how often it was renewed
+	opens    int // the last stream's ID
 	circuits map[string]*held
 	building map[string]*attempt
 	turns    map[purpose]*turn
+	arrived  chan struct{} // closed and replaced when a circuit arrives
+	slots    chan struct{} // one in it for each circuit being made, of maxBuilding
 	lost     bool          // a spare has ended by itself
 	watched  chan struct{} // closed by the next change; nil: nobody watches
 	in, out  int64         // bytes that the circuits which have ended have carried
@@ -74,7 +79,7 @@ type attempt struct {
 
 func (p *pool) init() {
 	p.circuits, p.building, p.turns = map[string]*held{}, map[string]*attempt{}, map[purpose]*turn{}
-	p.spares = make(chan struct{}, 1)
+	p.arrived, p.slots, p.spares = make(chan struct{}), make(chan struct{}, maxBuilding), make(chan struct{}, 1)
 }
 
 // labelled returns the label of a stream that is asked for now.
@@ -95,7 +100,7 @@ func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
 		if h.retired || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
 			continue
 		}
-		if h.used && (h.label != l || now.Sub(h.firstUse) > usedLifetime) {
+		if h.used && (h.label != l || now.Sub(h.firstUse) > usedLifetime) || h.reserved != nil && h.reserved.label != l {
 			continue
 		}
 		if best == nil || better(h, best) {
@@ -108,6 +113,9 @@ func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
 	if !best.used {
 		best.used, best.label, best.firstUse = true, l, now
 		best.retired = l.identity != p.identity
+		if best.reserved != nil {
+			best.reserved.gives, best.reserved = nil, nil
+		}
 		p.wakeSpares()
 		p.changedLocked()
 	}
@@ -123,8 +131,9 @@ func better(a, b *held) bool {
 	return a.circuit.Began().Before(b.circuit.Began())
 }
 
-// add takes a circuit in and runs it; it leaves by itself when it has ended.
-func (p *pool) add(id string, c *circuit.Circuit, run func(*circuit.Circuit)) {
+// add takes a circuit in and runs it; it leaves by itself when it has ended. If anybody waits in t for his
+// first circuit it is his, else it is a spare.
+func (p *pool) add(id string, c *circuit.Circuit, t *turn, run func(*circuit.Circuit)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.changedLocked()
@@ -136,10 +145,24 @@ func (p *pool) add(id string, c *circuit.Circuit, run func(*circuit.Circuit)) {
 	}
 	h := &held{circuit: c, id: id, streams: map[*circuit.Conn]stream{}}
 	p.circuits[id] = h
+	if t != nil && t.waiting > 0 && !t.given {
+		h.reserved, t.gives, t.given = t, h, true
+	}
+	p.arrivedLocked()
 	p.running.Go(func() {
 		run(c)
 		p.remove(h)
 	})
+}
+
+// whileOpen runs f in a goroutine that close waits for; false, and not, if the pool is closed.
+func (p *pool) whileOpen(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.running.Go(f)
+	}
+	return !p.closed
 }
 
 func (p *pool) release(h *held) {
@@ -153,6 +176,8 @@ func (p *pool) release(h *held) {
 func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.mu.Lock()
 	h.pending--
+	p.opens++
+	s.id = strconv.Itoa(p.opens)
 	h.streams[conn] = s
 	p.changedLocked()
 	p.mu.Unlock()
@@ -169,6 +194,34 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 		p.mu.Unlock()
 		p.closeIfDone(h)
 	})
+}
+
+// connected notes how long a stream took to open that was noted when it was begun.
+func (p *pool) connected(h *held, conn *circuit.Conn, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, open := h.streams[conn]; open {
+		s.took = took
+		h.streams[conn] = s
+	}
+}
+
+// dropped closes a stream that was never connected; its circuit does not wait for the exit to agree. It is
+// not for concurrent use with the stream's Close.
+func (p *pool) dropped(h *held, conn *circuit.Conn) {
+	conn.OnClose(nil, nil)
+	conn.Close()
+	p.mu.Lock()
+	delete(h.streams, conn)
+	p.mu.Unlock()
+	p.closeIfDone(h)
+}
+
+// hold counts a stream that the exit has opened as pending until opened.
+func (p *pool) hold(h *held) {
+	p.mu.Lock()
+	h.pending++
+	p.mu.Unlock()
 }
 
 func (p *pool) retire(h *held) {
@@ -271,6 +324,13 @@ func (p *pool) standing() bool {
 		}
 	}
 	return false
+}
+
+// busy reports whether so many circuits are being built that none is built beside another.
+func (p *pool) busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.building) >= maxBuilding
 }
 
 // changedLocked tells those who watch. p.mu is held.

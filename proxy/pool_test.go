@@ -277,7 +277,7 @@ func TestLate(t *testing.T) {
 		}
 		attempt := b.pool.begin(relays)
 		b.pool.close()
-		b.pool.add(attempt.id, built, b.runCircuit)
+		b.pool.add(attempt.id, built, nil, b.runCircuit)
 		<-built.Done()
 		if n := len(b.Circuits()); n != 0 {
 			t.Errorf("the pool has %d circuits", n)

@@ -21,6 +21,7 @@ type CircuitInfo struct {
 
 // StreamInfo is one open stream of a circuit.
 type StreamInfo struct {
+	ID     string // of no other stream of this proxy
 	Target string
 	Took   time.Duration // to open
 	Age    time.Duration
@@ -64,7 +65,7 @@ func (h *held) info(now time.Time) CircuitInfo {
 	}
 	info.In, info.Out = h.circuit.Bytes()
 	for _, s := range h.streams {
-		info.Streams = append(info.Streams, StreamInfo{Target: s.target, Took: s.took, Age: now.Sub(s.began)})
+		info.Streams = append(info.Streams, StreamInfo{ID: s.id, Target: s.target, Took: s.took, Age: now.Sub(s.began)})
 	}
 	sort.Slice(info.Streams, func(i, j int) bool { return info.Streams[i].Age > info.Streams[j].Age })
 	return info

@@ -9,6 +9,12 @@ import (
 	"torproxy/proxy/route"
 )
 
+// Pauses between spares that fail.
+const (
+	retryMin = 100 * time.Millisecond
+	retryMax = 10 * time.Second
+)
+
 // keepSpares builds circuits ahead of need until ctx ends. It waits ever longer after a build that failed,
 // and after a spare that did not last: else a relay that accepts circuits and drops them would keep us
 // building.
@@ -52,7 +58,7 @@ func (p *Proxy) buildSpare(ctx context.Context) error {
 	if c == nil {
 		return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(err))
 	}
-	err = p.build(ctx, c, route.Request{Hops: p.cfg.Hops}, trace{})
+	err = p.newBuild(c, route.Request{Hops: p.cfg.Hops}, nil, trace{}).run(ctx)
 	if err != nil && ctx.Err() == nil {
 		p.health.allFailed(err)
 	}

@@ -90,6 +90,9 @@ func TestStats(t *testing.T) {
 			}
 		}
 		check("in use", 1, 1)
+		if s := b.Stats(); s.BuildMedian < 40*time.Millisecond || s.Build95 != s.BuildMedian || s.Late < s.Build80 || s.GiveUp < s.Late {
+			t.Errorf("times are %+v", s)
+		}
 		conn.Close()
 		b.NewIdentity()
 		<-time.After(time.Second)

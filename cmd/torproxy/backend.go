@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"time"
 
 	"torproxy/proxy"
 	"torproxy/proxy/frontdoor"
+	"torproxy/proxy/localnet"
+	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
 
@@ -75,7 +78,7 @@ func circuitOf(info proxy.CircuitInfo) frontdoor.Circuit {
 	}
 	for _, s := range info.Streams {
 		c.Streams = append(c.Streams, frontdoor.Stream{
-			Target: s.Target, Isolation: shortLabel(info.Isolation), OpenedMS: s.Took.Milliseconds(),
+			ID: s.ID, Target: s.Target, Isolation: shortLabel(info.Isolation), OpenedMS: s.Took.Milliseconds(),
 		})
 	}
 	return c
@@ -86,15 +89,39 @@ func (b *backend) CloseCircuit(id string) bool { return b.client.proxy.CloseCirc
 
 // Relays implements frontdoor.Backend.
 func (b *backend) Relays() []frontdoor.Relay {
-	doc := b.client.proxy.Consensus()
-	if doc == nil {
-		return nil
+	var embedded []localnet.RelayInfo
+	if b.client.embedded != nil {
+		embedded = b.client.embedded.Relays()
 	}
-	relays := make([]frontdoor.Relay, len(doc.Relays))
-	for i := range doc.Relays {
-		r := &doc.Relays[i]
-		relays[i] = frontdoor.Relay{
+	var listed []netdoc.Relay
+	if doc := b.client.proxy.Consensus(); doc != nil {
+		listed = doc.Relays
+	}
+	return mergeRelays(listed, embedded)
+}
+
+// mergeRelays lists the relays of a consensus, and those of the embedded network that it lacks. Whether one of
+// the embedded network runs, nobody knows better than that.
+func mergeRelays(listed []netdoc.Relay, embedded []localnet.RelayInfo) []frontdoor.Relay {
+	ours := map[wire.ID]localnet.RelayInfo{}
+	for _, info := range embedded {
+		ours[info.ID] = info
+	}
+	var relays []frontdoor.Relay
+	for i := range listed {
+		r := &listed[i]
+		info, embedded := ours[r.ID]
+		relays = append(relays, frontdoor.Relay{
 			ID: r.ID, Nickname: r.Nickname, Address: firstAddress(r), Flags: r.Flags.Names(), Weight: r.Weight,
+			Running: !embedded || info.Running,
+		})
+		delete(ours, r.ID)
+	}
+	for _, info := range embedded {
+		if _, missing := ours[info.ID]; missing {
+			relays = append(relays, frontdoor.Relay{
+				ID: info.ID, Nickname: info.Nickname, Address: info.Address.String(), Running: info.Running,
+			})
 		}
 	}
 	return relays
@@ -104,3 +131,52 @@ func firstAddress(r *netdoc.Relay) string { return r.Addresses[0].String() }
 
 // NewIdentity implements frontdoor.Backend.
 func (b *backend) NewIdentity() { b.client.proxy.NewIdentity() }
+
+// Changed implements frontdoor.Backend.
+func (b *backend) Changed() <-chan struct{} { return b.client.proxy.Watch() }
+
+// Traffic implements frontdoor.Backend.
+func (b *backend) Traffic() frontdoor.Traffic {
+	s := b.client.proxy.Stats()
+	return frontdoor.Traffic{BytesIn: uint64(s.In), BytesOut: uint64(s.Out)}
+}
+
+// Why implements frontdoor.Backend.
+func (b *backend) Why(string) []frontdoor.Why { return nil }
+
+// maxEmbedded is how many relays the embedded network may have: each costs memory, and a port.
+const maxEmbedded = 64
+
+// AddRelay implements frontdoor.Backend.
+func (b *backend) AddRelay() (wire.ID, error) {
+	n := b.client.embedded
+	switch {
+	case n == nil:
+		return wire.ID{}, frontdoor.ErrNotEmbedded
+	case len(n.Relays()) >= maxEmbedded:
+		return wire.ID{}, frontdoor.ErrTooMany
+	}
+	return n.AddRelay()
+}
+
+// StopRelay implements frontdoor.Backend.
+func (b *backend) StopRelay(id wire.ID) error {
+	return b.steer(func(n *localnet.Network) error { return n.StopRelay(id) })
+}
+
+// StartRelay implements frontdoor.Backend.
+func (b *backend) StartRelay(id wire.ID) error {
+	return b.steer(func(n *localnet.Network) error { return n.StartRelay(id) })
+}
+
+// steer does something to the embedded network, if there is one.
+func (b *backend) steer(do func(*localnet.Network) error) error {
+	if b.client.embedded == nil {
+		return frontdoor.ErrNotEmbedded
+	}
+	err := do(b.client.embedded)
+	if errors.Is(err, localnet.ErrNoRelay) {
+		return frontdoor.ErrNoRelay
+	}
+	return err
+}

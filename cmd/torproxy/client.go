@@ -231,8 +231,8 @@ func (c *client) serveSOCKS(ctx context.Context) error {
 
 func (c *client) serveHTTP(ctx context.Context) error {
 	return frontdoor.New(frontdoor.Config{
-		Dial: func(ctx context.Context, target, isolation string) (net.Conn, error) {
-			return c.proxy.Dial(ctx, proxy.Request{Target: target, Isolation: c.labels.http(isolation)})
+		Dial: func(ctx context.Context, r frontdoor.Request) (net.Conn, error) {
+			return c.proxy.Dial(ctx, proxy.Request{Target: r.Target, Isolation: c.labels.http(r.Isolation)})
 		},
 		Backend: &backend{client: c},
 		Own:     c.listeners.HasTarget,

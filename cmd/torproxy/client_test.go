@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"torproxy/proxy/frontdoor"
+	"torproxy/wire"
 )
 
 const testHops = 5
@@ -32,6 +33,7 @@ func TestClient(t *testing.T) {
 	t.Run("page", c.testPage)
 	t.Run("status", c.testStatus)
 	t.Run("relays", c.testRelays)
+	t.Run("steered relays", c.testSteeredRelays)
 	t.Run("isolation", c.testIsolation)
 	t.Run("new identity", c.testNewIdentity)
 	t.Run("ourselves", c.testOurselves)
@@ -196,6 +198,7 @@ func (c *running) testRelays(t *testing.T) {
 	if err := c.api("/api/relays", &relays); err != nil {
 		t.Fatal(err)
 	}
+	relays = slices.DeleteFunc(relays, func(r frontdoor.Relay) bool { return len(r.Flags) == 0 }) // in no consensus yet
 	exits := 0
 	for _, r := range relays {
 		if r.Nickname == "" || r.Weight == 0 || !slices.Contains(r.Flags, "Running") || !strings.HasPrefix(r.Address, "127.0.0.1:") {
@@ -207,6 +210,50 @@ func (c *running) testRelays(t *testing.T) {
 	}
 	if len(relays) < 5 || exits < 1 {
 		t.Errorf("%d relays, %d exits", len(relays), exits)
+	}
+}
+
+// testSteeredRelays adds a relay to the embedded network, stops and starts it, and follows that in the events.
+func (c *running) testSteeredRelays(t *testing.T) {
+	events, err := direct().Get("http://" + c.at.http + "/api/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Body.Close()
+	lines := bufio.NewScanner(events.Body)
+	post := func(path string) (answer struct{ ID wire.ID }) {
+		t.Helper()
+		r, err := direct().Post("http://"+c.at.http+path, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if json.NewDecoder(r.Body).Decode(&answer); r.StatusCode/100 != 2 {
+			t.Fatalf("%s: %s", path, r.Status)
+		}
+		return answer
+	}
+	await := func(id wire.ID, is bool) {
+		t.Helper()
+		for lines.Scan() {
+			data, ok := strings.CutPrefix(lines.Text(), "data: ")
+			var relay frontdoor.Relay
+			if ok && json.Unmarshal([]byte(data), &relay) == nil && relay.ID == id && relay.Running == is {
+				return
+			}
+		}
+		t.Fatalf("the events end: %v", lines.Err())
+	}
+	id := post("/api/relays").ID
+	await(id, true)
+	post("/api/relays/" + id.String() + "/stop")
+	await(id, false)
+	post("/api/relays/" + id.String() + "/start")
+	await(id, true)
+	if r, err := direct().Post("http://"+c.at.http+"/api/relays/"+strings.Repeat("00", 32)+"/stop", "", nil); err != nil || r.StatusCode != http.StatusNotFound {
+		t.Errorf("no such relay: %v, %v", r, err)
+	} else {
+		r.Body.Close()
 	}
 }
 

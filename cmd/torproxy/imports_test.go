@@ -33,19 +33,22 @@ const order = `
 	relay:   wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
 	dirauth: wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate github.com/fxamacker/cbor/v2 go.etcd.io/bbolt go.etcd.io/bbolt/errors
 
+	pure proxy/guard: wire wire/netdoc
 	pure proxy/route: wire wire/netdoc
+	pure proxy/timing:
 	proxy/circuit:    wire wire/onion wire/netdoc wire/mux wire/link
-	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/circuit golang.org/x/sync/errgroup
+	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/timing proxy/circuit golang.org/x/sync/errgroup
 
 	# The fronts know nothing of circuits: they dial by a function.
 	proxy/socks:     wire github.com/armon/go-socks5
-	proxy/frontdoor: wire
+	proxy/frontdoor: wire golang.org/x/net/idna
 
 	proxy/localnet: wire wire/netdoc relay dirauth golang.org/x/sync/errgroup
 
 	cmd/torproxy/internal/state: wire/onion wire/netdoc relay golang.org/x/crypto/argon2 golang.org/x/crypto/chacha20poly1305 golang.org/x/sys/windows
+	cmd/torproxy/internal/browser: cmd/torproxy/internal/state golang.org/x/net/idna
 
-	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
+	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
 `
 
 // impure is what pure packages do not import, with all below it.

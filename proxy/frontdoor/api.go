@@ -2,12 +2,18 @@ package frontdoor
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"torproxy/wire"
 )
+
+// maxAnswer is the longest body of a request for the front door, in bytes.
+const maxAnswer = 1 << 10
 
 // methods are the handlers of one path.
 type methods map[string]func(w http.ResponseWriter, r *http.Request)
@@ -19,17 +25,48 @@ func (d *door) endpoint(path string) methods {
 		return methods{"GET": d.page}
 	case "/proxy.pac":
 		return methods{"GET": d.pac}
+	case "/metrics":
+		if d.Metrics == nil {
+			return nil
+		}
+		return methods{"GET": d.Metrics.ServeHTTP}
 	case "/api/status":
 		return methods{"GET": func(w http.ResponseWriter, r *http.Request) { writeJSON(w, 200, d.Backend.Status()) }}
 	case "/api/circuits":
 		return methods{"GET": func(w http.ResponseWriter, r *http.Request) { writeJSON(w, 200, List[Circuit](d.Backend.Circuits())) }}
 	case "/api/relays":
-		return methods{"GET": func(w http.ResponseWriter, r *http.Request) { writeJSON(w, 200, List[Relay](d.Backend.Relays())) }}
+		return methods{
+			"GET":  func(w http.ResponseWriter, r *http.Request) { writeJSON(w, 200, List[Relay](d.Backend.Relays())) },
+			"POST": d.addRelay,
+		}
+	case "/api/links":
+		return methods{"GET": func(w http.ResponseWriter, r *http.Request) { writeJSON(w, 200, List[Link](d.links.all())) }}
+	case "/api/why":
+		return methods{"GET": d.why}
+	case "/api/events":
+		return methods{"GET": d.events}
 	case "/api/newnym":
 		return methods{"POST": d.newIdentity}
 	}
-	if id, ok := strings.CutPrefix(path, "/api/circuits/"); ok && id != "" && !strings.Contains(id, "/") {
+	return d.endpointOf(strings.Split(path, "/"))
+}
+
+// endpointOf finds the handlers of a path that names one thing of a list: "", "api", list, ID, and perhaps
+// what to do with it.
+func (d *door) endpointOf(path []string) methods {
+	if len(path) < 4 || path[0] != "" || path[1] != "api" || path[3] == "" {
+		return nil
+	}
+	id := path[3]
+	switch list, what := path[2], strings.Join(path[4:], "/"); {
+	case len(path) == 4 && list == "circuits":
 		return methods{"DELETE": func(w http.ResponseWriter, r *http.Request) { d.closeCircuit(w, r, id) }}
+	case len(path) == 4 && list == "links":
+		return methods{"POST": func(w http.ResponseWriter, r *http.Request) { d.answerLink(w, r, id) }}
+	case list == "relays" && what == "stop":
+		return methods{"POST": func(w http.ResponseWriter, r *http.Request) { d.steerRelay(w, r, id, d.Backend.StopRelay) }}
+	case list == "relays" && what == "start":
+		return methods{"POST": func(w http.ResponseWriter, r *http.Request) { d.steerRelay(w, r, id, d.Backend.StartRelay) }}
 	}
 	return nil
 }
@@ -63,18 +100,20 @@ func (d *door) answer(w http.ResponseWriter, r *http.Request) {
 
 // String is the value of an Allow header.
 func (m methods) String() string {
-	names := slices.Sorted(maps.Keys(m))
+	names := slices.Collect(maps.Keys(m))
 	if m["GET"] != nil {
 		names = append(names, "HEAD")
 	}
+	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
 
-// newIdentity serves POST /api/newnym. Connections to destinations that are kept for later requests belong
-// to the old identity too.
+// newIdentity serves POST /api/newnym. Connections to destinations that are kept for later requests, and links
+// that wait, belong to the old identity too.
 func (d *door) newIdentity(w http.ResponseWriter, _ *http.Request) {
 	d.Backend.NewIdentity()
 	d.forwarder.renew()
+	d.links.renew()
 	writeJSON(w, http.StatusOK, done)
 }
 
@@ -85,6 +124,65 @@ func (d *door) closeCircuit(w http.ResponseWriter, r *http.Request, id string) {
 		return
 	}
 	writeJSON(w, http.StatusOK, done)
+}
+
+// why serves GET /api/why?host=HOST.
+func (d *door) why(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, http.StatusOK, List[Why](d.Backend.Why(r.URL.Query().Get("host"))))
+}
+
+// answerLink serves POST /api/links/ID with {"open": true} or {"open": false}.
+func (d *door) answerLink(w http.ResponseWriter, r *http.Request, id string) {
+	var answer struct {
+		Open *bool `json:"open"`
+	}
+	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAnswer))
+	if err := body.Decode(&answer); err != nil || answer.Open == nil {
+		writeError(w, r, http.StatusBadRequest, `say {"open": true} or {"open": false}`)
+		return
+	}
+	if err := d.links.answer(id, *answer.Open); err != nil {
+		writeError(w, r, http.StatusNotFound, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, done)
+}
+
+// addRelay serves POST /api/relays.
+func (d *door) addRelay(w http.ResponseWriter, r *http.Request) {
+	id, err := d.Backend.AddRelay()
+	if err != nil {
+		d.refuseRelay(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusCreated, map[string]wire.ID{"id": id})
+}
+
+// steerRelay serves POST /api/relays/ID/stop and /start.
+func (d *door) steerRelay(w http.ResponseWriter, r *http.Request, hex string, steer func(wire.ID) error) {
+	id, err := wire.ParseID(hex)
+	if err != nil {
+		err = ErrNoRelay
+	} else {
+		err = steer(id)
+	}
+	if err != nil {
+		d.refuseRelay(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, done)
+}
+
+// refuseRelay says why a relay was not added, stopped or started.
+func (d *door) refuseRelay(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, ErrNotEmbedded), errors.Is(err, ErrNoRelay):
+		status = http.StatusNotFound
+	case errors.Is(err, ErrTooMany):
+		status = http.StatusConflict
+	}
+	writeError(w, r, status, plain(err.Error()))
 }
 
 // done is the answer to a request that changed something.

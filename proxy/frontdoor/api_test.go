@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -33,11 +36,12 @@ func filled(c *client) {
 	c.circuits = []Circuit{
 		{
 			ID: "7", State: Ready, Hops: []Hop{{id, "guard", "127.0.0.1:1"}, {wire.ID{2}, "exit", "[::1]:2"}},
-			Streams: []Stream{{"example.com:80", "3f", 12}}, BuiltMS: 34, AgeS: 5, BytesIn: 2048, BytesOut: 7,
+			Streams: []Stream{{"5", "example.com:80", "3f", 12}}, BuiltMS: 34, AgeS: 5, BytesIn: 2048, BytesOut: 7,
 		},
 		{ID: "8", State: Building},
 	}
-	c.relays = []Relay{{id, "guard", "127.0.0.1:1", []string{"Exit", "Fast"}, 1 << 20}, {ID: wire.ID{2}}}
+	c.why = []Why{{"a.test:80", "3f", Time{at}, 80, "failed", "no such name", []Step{{"open", "7", 3, "exit", 70, "DNS failure"}}}, {}}
+	c.relays = []Relay{{id, "guard", "127.0.0.1:1", []string{"Exit", "Fast"}, 1 << 20, true}, {ID: wire.ID{2}}}
 }
 
 // The contract, byte for byte: users' scripts read this.
@@ -50,10 +54,13 @@ func TestJSON(t *testing.T) {
 			"network":{"name":"test","embedded":true,"relays":12,"exits":4,"authorities":4,
 			"valid_after":"2026-03-01T12:00:00.005Z","fresh_until":"2026-03-01T12:00:01.005Z","valid_until":null}}`,
 		"/api/circuits": `[{"id":"7","state":"ready","hops":[{"id":"` + ab + `","nickname":"guard","address":"127.0.0.1:1"},{"id":"` + zz + `","nickname":"exit","address":"[::1]:2"}],
-			"streams":[{"target":"example.com:80","isolation":"3f","opened_ms":12}],"built_ms":34,"age_s":5,"bytes_in":2048,"bytes_out":7},
+			"streams":[{"id":"5","target":"example.com:80","isolation":"3f","opened_ms":12}],"built_ms":34,"age_s":5,"bytes_in":2048,"bytes_out":7},
 			{"id":"8","state":"building","hops":[],"streams":[],"built_ms":0,"age_s":0,"bytes_in":0,"bytes_out":0}]`,
-		"/api/relays": `[{"id":"` + ab + `","nickname":"guard","address":"127.0.0.1:1","flags":["Exit","Fast"],"weight":1048576},
-			{"id":"` + zz + `","nickname":"","address":"","flags":[],"weight":0}]`,
+		"/api/why?host=a.test": `[{"target":"a.test:80","isolation":"3f","began":"2026-03-01T12:00:00.005Z","took_ms":80,"outcome":"failed","error":"no such name",
+			"steps":[{"what":"open","circuit":"7","hop":3,"relay":"exit","took_ms":70,"result":"DNS failure"}]},
+			{"target":"","isolation":"","began":null,"took_ms":0,"outcome":"","error":"","steps":[]}]`,
+		"/api/relays": `[{"id":"` + ab + `","nickname":"guard","address":"127.0.0.1:1","flags":["Exit","Fast"],"weight":1048576,"running":true},
+			{"id":"` + zz + `","nickname":"","address":"","flags":[],"weight":0,"running":false}]`,
 	} {
 		r, body := f.do("GET " + path + " HTTP/1.1\nHost: SELF\n\n")
 		var compact bytes.Buffer
@@ -65,8 +72,8 @@ func TestJSON(t *testing.T) {
 			t.Errorf("HEAD %s: %s %q", path, r.Status, body)
 		}
 	}
-	f.client.change(func(c *client) { c.circuits, c.relays = nil, nil })
-	for _, path := range []string{"/api/circuits", "/api/relays"} {
+	f.client.change(func(c *client) { c.circuits, c.relays, c.why = nil, nil, nil })
+	for _, path := range []string{"/api/circuits", "/api/relays", "/api/why", "/api/links"} {
 		if _, body := f.do("GET " + path + " HTTP/1.1\nHost: SELF\n\n"); body != "[]\n" {
 			t.Errorf("%s with nothing: %q", path, body)
 		}
@@ -74,7 +81,7 @@ func TestJSON(t *testing.T) {
 }
 
 func TestJSONReadsBack(t *testing.T) {
-	c := &client{}
+	c := readyClient()
 	filled(c)
 	for _, v := range []any{c.status, c.circuits, c.relays} {
 		first, err := json.Marshal(v)
@@ -127,7 +134,22 @@ func TestRoutes(t *testing.T) {
 		"POST /proxy.pac":               {405, "GET, HEAD"},
 		"PUT /api/status":               {405, "GET, HEAD"},
 		"OPTIONS /api/status":           {405, "GET, HEAD"},
-		"TRACE /api/relays":             {405, "GET, HEAD"},
+		"TRACE /api/relays":             {405, "GET, HEAD, POST"},
+		"GET /api/why":                  {200, ""},
+		"POST /api/why":                 {405, "GET, HEAD"},
+		"GET /api/links":                {200, ""},
+		"GET /api/links/1":              {405, "POST"},
+		"POST /api/links/1":             {400, ""},
+		"POST /api/links/":              {404, ""},
+		"POST /api/links/1/2":           {404, ""},
+		"HEAD /api/events":              {200, ""},
+		"POST /api/events":              {405, "GET, HEAD"},
+		"GET /metrics":                  {404, ""},
+		"GET /api/relays/x/stop":        {405, "POST"},
+		"POST /api/relays/x":            {404, ""},
+		"POST /api/relays/x/destroy":    {404, ""},
+		"POST /api/relays//stop":        {404, ""},
+		"POST /api/relays/x/stop/now":   {404, ""},
 		"DELETE /api/circuits":          {405, "GET, HEAD"},
 		"GET /api/newnym":               {405, "POST"},
 		"HEAD /api/newnym":              {405, "POST"},
@@ -155,6 +177,60 @@ func TestRoutes(t *testing.T) {
 	if want := []string{"7", "7", "nope"}; !slices.Equal(slices.Sorted(slices.Values(f.client.closedCircuits())), want) {
 		t.Errorf("closed %q", f.client.closedCircuits())
 	}
+}
+
+// The embedded network's relays: what is asked for arrives, and every refusal has its status and sentence.
+func TestSteerRelays(t *testing.T) {
+	f := start(t)
+	id := strings.Repeat("ab", 32)
+	requests := []string{"POST /api/relays", "POST /api/relays/" + id + "/stop", "POST /api/relays/" + id + "/start"}
+	for _, request := range requests {
+		r, body := f.do(request + " HTTP/1.1\nHost: SELF\n\n")
+		if r.StatusCode/100 != 2 || !strings.HasPrefix(body, `{"id":"ee00`) && body != "{\"done\":true}\n" {
+			t.Errorf("%s: %s %q", request, r.Status, body)
+		}
+	}
+	for _, bad := range []string{"zz", id[:62], id + "ab", strings.ToUpper(id)} {
+		r, _ := f.do("POST /api/relays/" + bad + "/stop HTTP/1.1\nHost: SELF\n\n")
+		wantStatus(t, r, 404)
+	}
+	if got, want := f.client.wasAsked(), []string{"add", "stop abababab", "start abababab"}; !slices.Equal(got, want) {
+		t.Errorf("asked for %q, want %q", got, want)
+	}
+	for err, status := range map[error]int{
+		ErrNotEmbedded: 404, fmt.Errorf("x: %w", ErrNoRelay): 404, ErrTooMany: 409, errors.New("no\nport"): 500,
+	} {
+		f.client.change(func(c *client) { c.fails = err })
+		for _, request := range requests {
+			r, body := f.do(request + " HTTP/1.1\nHost: SELF\n\n")
+			var said struct{ Error string }
+			if json.Unmarshal([]byte(body), &said); r.StatusCode != status || said.Error != plain(err.Error()) {
+				t.Errorf("%v: %s: %s %q", err, request, r.Status, body)
+			}
+		}
+	}
+}
+
+func TestWhyAsksForTheHost(t *testing.T) {
+	f := start(t)
+	for query, want := range map[string]string{"": "why ", "?host=": "why ", "?host=a.test": "why a.test", "?host=%5B%3A%3A1%5D": "why [::1]"} {
+		f.client.change(func(c *client) { c.asked = nil })
+		f.do("GET /api/why" + query + " HTTP/1.1\nHost: SELF\n\n")
+		if got := f.client.wasAsked(); !slices.Equal(got, []string{want}) {
+			t.Errorf("%q asks for %q", query, got)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "torproxy_up 1\n") })
+	})
+	if _, body := f.do("GET /metrics HTTP/1.1\nHost: SELF\n\n"); body != "torproxy_up 1\n" {
+		t.Errorf("%q", body)
+	}
+	r, _ := f.do("GET /metrics HTTP/1.1\nHost: evil.test\n\n")
+	wantStatus(t, r, http.StatusMisdirectedRequest)
 }
 
 func TestPAC(t *testing.T) {

@@ -2,13 +2,14 @@ package frontdoor
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"torproxy/wire"
 )
 
 // Backend is what the front door shows and steers: the running client. All methods may be called
-// concurrently, answer at once, and return snapshots that nobody changes any more.
+// concurrently, answer at once unless they say otherwise, and return snapshots that nobody changes any more.
 type Backend interface {
 	// Status is the state of the client.
 	Status() Status
@@ -16,11 +17,31 @@ type Backend interface {
 	Circuits() []Circuit
 	// CloseCircuit closes one circuit with its streams; false: there is none with this ID.
 	CloseCircuit(id string) bool
-	// Relays lists the relays of the consensus in use; empty before there is one.
+	// Relays lists the relays of the consensus in use; empty before there is one. With an embedded network
+	// those of it are listed that the consensus lacks, too.
 	Relays() []Relay
 	// NewIdentity sees to it that no later stream shares a circuit with an earlier one.
 	NewIdentity()
+	// Changed returns a channel that is closed when circuits and streams next change. Whoever shows them
+	// live looks once a second besides: for byte counts, relays and the rest.
+	Changed() <-chan struct{}
+	// Traffic is how much application data all circuits so far have carried, from and to their exits.
+	Traffic() Traffic
+	// Why tells of the last connections to a host, newest first; "" is all that are remembered.
+	Why(host string) []Why
+	// AddRelay adds a relay to the embedded network, StopRelay and StartRelay stop and start one; they may take
+	// a second. The errors wrap ErrNotEmbedded, ErrNoRelay or ErrTooMany, or are the network's own.
+	AddRelay() (wire.ID, error)
+	StopRelay(id wire.ID) error
+	StartRelay(id wire.ID) error
 }
+
+// Errors of steering relays.
+var (
+	ErrNotEmbedded = errors.New("only a network that runs inside this process can be changed from here")
+	ErrNoRelay     = errors.New("there is no such relay")
+	ErrTooMany     = errors.New("this process runs as many relays as it may")
+)
 
 // The JSON of /api/. The names are a contract; fields may be added. Every field is always there: lists may
 // be empty but are never null, and of the others only times may be null.
@@ -78,6 +99,7 @@ const (
 	Building CircuitState = "building"
 	Ready    CircuitState = "ready"
 	Closing  CircuitState = "closing" // carries its streams to their end, gets no new ones
+	Closed   CircuitState = "closed"  // only in events: it is no longer listed
 )
 
 // Hop is one relay of a circuit.
@@ -89,6 +111,7 @@ type Hop struct {
 
 // Stream is one connection through a circuit.
 type Stream struct {
+	ID        string `json:"id"`        // of no other stream of this process
 	Target    string `json:"target"`    // HOST:PORT as dialled
 	Isolation string `json:"isolation"` // opaque label; never a user name or password
 	OpenedMS  int64  `json:"opened_ms"` // how long opening took, in ms; 0 while it is being opened
@@ -101,6 +124,35 @@ type Relay struct {
 	Address  string       `json:"address"` // HOST:PORT, the first one of the descriptor
 	Flags    List[string] `json:"flags"`   // as in the consensus: "Exit", "Fast", ...
 	Weight   uint64       `json:"weight"`  // bytes per second
+	Running  bool         `json:"running"` // it can be used: so the consensus says, or it is embedded and we know
+}
+
+// Traffic counts bytes of application data; neither figure ever falls.
+type Traffic struct {
+	BytesIn  uint64 `json:"bytes_in"`  // from the exits
+	BytesOut uint64 `json:"bytes_out"` // to them
+}
+
+// Why is one element of the answer to GET /api/why: what became of one connection, or of one attempt at it.
+// It is kept in memory only.
+type Why struct {
+	Target    string     `json:"target"`    // HOST:PORT
+	Isolation string     `json:"isolation"` // opaque label, as of a Stream
+	Began     Time       `json:"began"`
+	TookMS    int64      `json:"took_ms"`
+	Outcome   string     `json:"outcome"` // a word for programs
+	Error     string     `json:"error"`   // a sentence for a person; "" if it went well
+	Steps     List[Step] `json:"steps"`   // in order
+}
+
+// Step is one step of a connection.
+type Step struct {
+	What    string `json:"what"`    // "circuit", "build", "open", "first byte", ...
+	Circuit string `json:"circuit"` // its ID, "" before there is one
+	Hop     int    `json:"hop"`     // who said it: 0 this machine, 1 to 8 a relay
+	Relay   string `json:"relay"`   // that relay's nickname, or ""
+	TookMS  int64  `json:"took_ms"`
+	Result  string `json:"result"`
 }
 
 // List is a slice that JSON shows as [] when it is nil.

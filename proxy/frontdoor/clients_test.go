@@ -89,7 +89,7 @@ func TestCurlTLS(t *testing.T) {
 func TestCurlFailures(t *testing.T) {
 	for _, test := range failures {
 		f := start(t, func(c *Config) {
-			c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, test.err }
+			c.Dial = func(context.Context, Request) (net.Conn, error) { return nil, test.err }
 		})
 		want := fmt.Sprintf("response %d", test.status)
 		if _, say := f.curl("-x", "http://"+f.addr, "https://web.test:81/"); !strings.Contains(say, want) {

@@ -13,12 +13,12 @@ import (
 // then take the connection over. A client that hangs up, or closes its sending side, before the answer
 // gives up the dialling.
 func (d *door) connect(w http.ResponseWriter, r *http.Request) {
-	t, isolation, fail := d.connectTarget(r)
+	t, wanted, fail := d.connectTarget(r)
 	if fail != nil {
 		d.refuse(w, r, fail)
 		return
 	}
-	stream, err := d.dial(r.Context(), t, isolation)
+	stream, err := d.dial(r.Context(), wanted)
 	if err != nil {
 		d.refuse(w, r, d.dialFailure(t, err))
 		return
@@ -37,20 +37,21 @@ func (d *door) connect(w http.ResponseWriter, r *http.Request) {
 }
 
 // connectTarget judges everything about a CONNECT that can be judged before dialling.
-func (d *door) connectTarget(r *http.Request) (target, string, *failure) {
+func (d *door) connectTarget(r *http.Request) (t target, wanted Request, fail *failure) {
 	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
 		// Its bytes would be the tunnel's first ones to us, and a body to somebody who reads along.
-		return target{}, "", badRequest("CONNECT with a body", errors.New("Content-Length or Transfer-Encoding stands in its head"))
+		return t, wanted, badRequest("CONNECT with a body", errors.New("Content-Length or Transfer-Encoding stands in its head"))
 	}
 	t, err := parseTarget(r.RequestURI, 0)
 	if err != nil {
-		return target{}, "", badRequest("CONNECT wants HOST:PORT", err)
+		return t, wanted, badRequest("CONNECT wants HOST:PORT", err)
 	}
 	if d.ours(t) {
-		return target{}, "", refuseOwn(t)
+		return t, wanted, refuseOwn(t)
 	}
-	isolation, fail := d.isolation(r)
-	return t, isolation, fail
+	wanted.Target = t.String()
+	wanted.Isolation, wanted.User, fail = d.isolation(r)
+	return t, wanted, fail
 }
 
 // establish tells the client that the tunnel stands.
@@ -62,11 +63,11 @@ func establish(client net.Conn) error {
 	return client.SetDeadline(time.Time{})
 }
 
-// dial opens a stream to t. A stream that comes after ctx has ended is closed: nobody waits for it.
-func (d *door) dial(ctx context.Context, t target, isolation string) (net.Conn, error) {
+// dial opens a stream. One that comes after ctx has ended is closed: nobody waits for it.
+func (d *door) dial(ctx context.Context, wanted Request) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	stream, err := d.Dial(ctx, t.String(), isolation)
+	stream, err := d.Dial(ctx, wanted)
 	if err != nil {
 		return nil, err
 	}

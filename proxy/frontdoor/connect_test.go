@@ -104,7 +104,7 @@ func TestConnectWithoutHalfClose(t *testing.T) {
 	ended := make(chan struct{})
 	near, far := net.Pipe()
 	f := start(t, func(c *Config) {
-		c.Dial = func(context.Context, string, string) (net.Conn, error) { return noHalfClose{near}, nil }
+		c.Dial = func(context.Context, Request) (net.Conn, error) { return noHalfClose{near}, nil }
 	})
 	go func() {
 		defer close(ended)
@@ -189,7 +189,7 @@ func TestHangUpCancelsDial(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dialling, cancelled := make(chan struct{}), make(chan struct{})
 			f := start(t, func(c *Config) {
-				c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				c.Dial = func(ctx context.Context, _ Request) (net.Conn, error) {
 					close(dialling)
 					<-ctx.Done()
 					close(cancelled)
@@ -210,7 +210,7 @@ func TestLateStreamIsClosed(t *testing.T) {
 		near, far := net.Pipe()
 		dialling := make(chan struct{})
 		f := start(t, func(c *Config) {
-			c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c.Dial = func(ctx context.Context, _ Request) (net.Conn, error) {
 				close(dialling)
 				<-ctx.Done()
 				return near, nil

@@ -19,38 +19,49 @@ type failure struct {
 	what   string // what failed
 	cause  string // what probably caused it
 	advice string // what to do about it
+
+	details string // of Proxy-Status, for programs; "": none
 }
 
 // reasons says what each END reason means to somebody who asked for a page; %s is HOST:PORT.
 var reasons = map[wire.Reason]failure{
-	wire.ReasonRefused: {502, "connection_refused", "%s refused the connection",
-		"nothing listens on that port, or a firewall says so", "check the address and the port"},
-	wire.ReasonHostUnreachable: {502, "destination_ip_unroutable", "%s is unreachable",
-		"the exit has no route to that host, or the host is down", "try again later, or through another exit (POST /api/newnym)"},
-	wire.ReasonNetUnreachable: {502, "destination_ip_unroutable", "the network of %s is unreachable",
-		"the exit has no route to that network; many have no IPv6", "try another exit (POST /api/newnym), or the host's IPv4 address"},
-	wire.ReasonDNS: {502, "dns_error", "the name in %s does not resolve",
-		"it does not exist, or only on your own network: the exit looks names up, never this machine", "check the spelling"},
-	wire.ReasonTimeout: {504, "connection_timeout", "%s did not answer in time",
-		"the host is down, or a firewall swallows what is sent to it", "try again later, or through another exit (POST /api/newnym)"},
-	wire.ReasonPolicy: {403, "destination_ip_prohibited", "no exit connects to %s",
-		"the exits' policies do not allow that address or port; private addresses are reachable through no public exit",
-		"use another port, or a relay whose exit policy accepts this one"},
-	wire.ReasonReset: {502, "connection_terminated", "the connection to %s was cut",
-		"the destination closed it at once, or does not speak HTTP on that port", "check the port, then try again"},
-	wire.ReasonResourceLimit: {502, "connection_limit_reached", "the exit takes no more connections for %s",
-		"too many streams are open at it", "close some, or try again shortly"},
-	wire.ReasonShutdown: {502, "destination_unavailable", "the exit for %s is shutting down",
-		"its operator stopped it", "try again: another exit will be used"},
+	wire.ReasonRefused: {status: 502, kind: "connection_refused", what: "%s refused the connection",
+		cause: "nothing listens on that port, or a firewall says so", advice: "check the address and the port"},
+	wire.ReasonHostUnreachable: {status: 502, kind: "destination_ip_unroutable", what: "%s is unreachable",
+		cause: "the exit has no route to that host, or the host is down", advice: "try again later, or through another exit (POST /api/newnym)"},
+	wire.ReasonNetUnreachable: {status: 502, kind: "destination_ip_unroutable", what: "the network of %s is unreachable",
+		cause: "the exit has no route to that network; many have no IPv6", advice: "try another exit (POST /api/newnym), or the host's IPv4 address"},
+	wire.ReasonDNS: {status: 502, kind: "dns_error", what: "the name in %s does not resolve",
+		cause: "it does not exist, or only on your own network: the exit looks names up, never this machine", advice: "check the spelling"},
+	wire.ReasonTimeout: {status: 504, kind: "connection_timeout", what: "%s did not answer in time",
+		cause: "the host is down, or a firewall swallows what is sent to it", advice: "try again later, or through another exit (POST /api/newnym)"},
+	wire.ReasonPolicy: {status: 403, kind: "destination_ip_prohibited", what: "no exit connects to %s",
+		cause:  "the exits' policies do not allow that address or port; private addresses are reachable through no public exit",
+		advice: "use another port, or a relay whose exit policy accepts this one"},
+	wire.ReasonReset: {status: 502, kind: "connection_terminated", what: "the connection to %s was cut",
+		cause: "the destination closed it at once, or does not speak HTTP on that port", advice: "check the port, then try again"},
+	wire.ReasonResourceLimit: {status: 502, kind: "connection_limit_reached", what: "the exit takes no more connections for %s",
+		cause: "too many streams are open at it", advice: "close some, or try again shortly"},
+	wire.ReasonShutdown: {status: 502, kind: "destination_unavailable", what: "the exit for %s is shutting down",
+		cause: "its operator stopped it", advice: "try again: another exit will be used"},
 }
 
 // dialFailure says what became of a request to t.
 func (d *door) dialFailure(t target, err error) *failure {
+	if errors.Is(err, ErrUser) {
+		return badUser(err)
+	}
 	f, known := reasons[reasonOf(err)]
 	if !known {
 		f = d.otherFailure(err)
 	}
 	f.what = fmt.Sprintf(f.what, t)
+	if told, ok := errors.AsType[interface {
+		error
+		ProxyStatus() string
+	}](err); ok {
+		f.details = told.ProxyStatus()
+	}
 	return &f
 }
 
@@ -68,8 +79,10 @@ func reasonOf(err error) wire.Reason {
 
 // otherFailure is for causes on this side of the exit.
 func (d *door) otherFailure(err error) failure {
-	f := failure{502, "destination_unavailable", "no connection to %s", plain(err.Error()),
-		"try again; if that does not help, the circuits and their state are shown at http://" + d.addr.String() + "/"}
+	f := failure{
+		status: http.StatusBadGateway, kind: "destination_unavailable", what: "no connection to %s", cause: plain(err.Error()),
+		advice: "try again; if that does not help, the circuits and their state are shown at http://" + d.addr.String() + "/",
+	}
 	if errors.Is(err, context.Canceled) {
 		f.cause = "the client closed the connection, or its sending side, before there was an answer"
 		f.advice = "keep the connection open until the answer is there"
@@ -82,8 +95,10 @@ func (d *door) otherFailure(err error) failure {
 
 // badRequest is for requests that are wrong whatever the network says.
 func badRequest(what string, cause error) *failure {
-	return &failure{http.StatusBadRequest, "http_request_error", what, plain(cause.Error()),
-		"correct the request; the proxy takes CONNECT HOST:PORT and http:// URLs"}
+	return &failure{
+		status: http.StatusBadRequest, kind: "http_request_error", what: what, cause: plain(cause.Error()),
+		advice: "correct the request; the proxy takes CONNECT HOST:PORT and http:// URLs",
+	}
 }
 
 // refuse writes f as the answer. Nothing of it is HTML or may be kept.
@@ -91,7 +106,7 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, f *failure) {
 	d.Log.LogAttrs(r.Context(), slog.LevelDebug, "request failed",
 		slog.Int("status", f.status), slog.String("what", f.what), slog.String("cause", f.cause))
 	h := w.Header()
-	h.Set("Proxy-Status", "torproxy; error="+f.kind)
+	h.Set("Proxy-Status", f.proxyStatus())
 	h.Set("Cache-Control", "no-store")
 	if f.status == http.StatusProxyAuthRequired {
 		h.Set("Proxy-Authenticate", `Basic realm="torproxy: any name and password"`)
@@ -102,6 +117,21 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, f *failure) {
 		h.Set("Connection", "close")
 	}
 	http.Error(w, fmt.Sprintf("torproxy: %s.\nProbable cause: %s.\nWhat to do: %s.", f.what, f.cause, f.advice), f.status)
+}
+
+// proxyStatus is the value of the Proxy-Status header (RFC 9209): the details are a structured field's
+// string (RFC 9651 section 3.3.3).
+func (f *failure) proxyStatus() string {
+	if f.details == "" {
+		return "torproxy; error=" + f.kind
+	}
+	details := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, f.details)
+	return "torproxy; error=" + f.kind + `; details="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(details) + `"`
 }
 
 // plain makes foreign text fit for one line of an answer.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,7 +45,7 @@ var failures = []struct {
 func TestFailures(t *testing.T) {
 	for _, test := range failures {
 		f := start(t, func(c *Config) {
-			c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, test.err }
+			c.Dial = func(context.Context, Request) (net.Conn, error) { return nil, test.err }
 		})
 		for _, line := range []string{"CONNECT web.test:81", "GET http://web.test:81/"} {
 			r, body := f.do(line + " HTTP/1.1\nHost: x\n\n")
@@ -68,7 +69,7 @@ func TestFailures(t *testing.T) {
 
 func TestFailureWhileStarting(t *testing.T) {
 	f := start(t, func(c *Config) {
-		c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no consensus") }
+		c.Dial = func(context.Context, Request) (net.Conn, error) { return nil, errors.New("no consensus") }
 	})
 	f.client.change(func(c *client) { c.status.Bootstrap = Bootstrap{30, "asking 4 authorities"} })
 	r, body := f.do("CONNECT web.test:80 HTTP/1.1\n\n")
@@ -106,5 +107,43 @@ func TestDestinationsTimeouts(t *testing.T) {
 	}
 	if got := reasonOf(net.ErrClosed); got != 0 {
 		t.Errorf("a closed connection is %v", got)
+	}
+}
+
+// told is an error that knows which hop said no.
+type told struct{ error }
+
+func (told) ProxyStatus() string { return "hop 3 of 3: \"DNS\\ failure\"\x00\u00e4" }
+
+func (t told) Unwrap() error { return t.error }
+
+func TestProxyStatusTellsTheHop(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.Dial = func(context.Context, Request) (net.Conn, error) {
+			return nil, fmt.Errorf("dial: %w", told{&wire.EndError{Reason: wire.ReasonDNS, Remote: true}})
+		}
+	})
+	r, _ := f.do("CONNECT web.test:80 HTTP/1.1\n\n")
+	if got, want := r.Header.Get("Proxy-Status"), `torproxy; error=dns_error; details="hop 3 of 3: \"DNS\\ failure\"??"`; r.StatusCode != 502 || got != want {
+		t.Errorf("%s, Proxy-Status %s, want %s", r.Status, got, want)
+	}
+}
+
+func TestUserNameThatDialRefuses(t *testing.T) {
+	var users []string
+	f := start(t, func(c *Config) {
+		c.Dial = func(_ context.Context, r Request) (net.Conn, error) {
+			users = append(users, r.User)
+			return nil, fmt.Errorf("%w: +exti=x: no such part", ErrUser)
+		}
+	})
+	for _, line := range []string{"CONNECT web.test:80", "GET http://web.test/"} {
+		r, body := f.do(line + " HTTP/1.1\nHost: x\nProxy-Authorization: Basic YW5uK2V4dGk9eDpwdw==\n\n")
+		if r.StatusCode != 407 || !strings.Contains(body, "+exti=x: no such part") {
+			t.Errorf("%s: %s %q", line, r.Status, body)
+		}
+	}
+	if !slices.Equal(users, []string{"ann+exti=x", "ann+exti=x"}) {
+		t.Errorf("users %q", users)
 	}
 }

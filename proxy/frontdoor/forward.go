@@ -37,9 +37,9 @@ type forwarder struct {
 
 // journey is what one request carries through ReverseProxy and Transport to forwarder.dial.
 type journey struct {
-	request   context.Context // the client's: Transport detaches the one that it dials with
-	target    target
-	isolation string
+	request context.Context // the client's: Transport detaches the one that it dials with
+	target  target
+	wanted  Request
 }
 
 type journeyKey struct{}
@@ -75,14 +75,14 @@ func (d *door) forward(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, fail)
 		return
 	}
-	isolation, fail := d.isolation(r)
-	if fail != nil {
+	wanted := Request{Target: t.String()}
+	if wanted.Isolation, wanted.User, fail = d.isolation(r); fail != nil {
 		d.refuse(w, r, fail)
 		return
 	}
 	// Without full duplex net/http would read the rest of an upload itself as soon as the answer begins.
 	http.NewResponseController(w).EnableFullDuplex()
-	j := &journey{request: r.Context(), target: t, isolation: isolation}
+	j := &journey{request: r.Context(), target: t, wanted: wanted}
 	d.forwarder.proxy.ServeHTTP(verbatim{w}, r.WithContext(context.WithValue(r.Context(), journeyKey{}, j)))
 }
 
@@ -151,7 +151,7 @@ func exactPath(u *url.URL, in *http.Request) {
 // poolKey names the connections that a request may use: those to the same target, for the same isolation
 // key, since the same new identity.
 func (f *forwarder) poolKey(j *journey) string {
-	return fmt.Sprintf("%d.%s.%x", f.identity.Load(), j.isolation, j.target.String())
+	return fmt.Sprintf("%d.%s.%x", f.identity.Load(), j.wanted.Isolation, j.wanted.Target)
 }
 
 // renew makes all connections so far useless for later requests.
@@ -173,7 +173,7 @@ func (f *forwarder) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(j.request, cancel)()
-	return f.door.dial(ctx, j.target, j.isolation)
+	return f.door.dial(ctx, j.wanted)
 }
 
 // errProxyAuth: only we could ask the client for credentials of ours, and a browser would ask its user.

@@ -3,7 +3,7 @@
 //
 //	CONNECT example.com:443 HTTP/1.1          a byte pipe to the target         connect.go, tunnel.go
 //	GET http://example.com/a?b HTTP/1.1       one request, sent on in our name  forward.go
-//	GET /api/status HTTP/1.1                  the front door itself             guard.go, api.go, page.go
+//	GET /api/status HTTP/1.1                  the front door itself             guard.go, api.go, events.go, page.go
 //
 // The way of a request:
 //
@@ -27,6 +27,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,13 +43,12 @@ const (
 
 // Config is what a Server needs. Dial and Backend are required; the rest may be left zero.
 type Config struct {
-	// Dial opens a stream to target, a canonical HOST:PORT (lower case, addresses in their shortest form,
-	// IPv6 in brackets). Targets with the same isolation may share a circuit, with different ones never;
-	// "" is the isolation of requests that carry no credentials. The context bounds only the dialling.
-	// The connection should have CloseWrite; without it the end of one direction ends both.
-	// A *wire.EndError in the error's chain decides the status that the client sees.
-	// Called concurrently.
-	Dial func(ctx context.Context, target, isolation string) (net.Conn, error)
+	// Dial opens a stream. The context bounds only the dialling. The connection should have CloseWrite;
+	// without it the end of one direction ends both.
+	// A *wire.EndError in the error's chain decides the status that the client sees, and so does ErrUser. An
+	// error there with a method ProxyStatus() string gives the details of the Proxy-Status header, which
+	// a destination's own scripts can read. Called concurrently.
+	Dial func(ctx context.Context, r Request) (net.Conn, error)
 
 	// Backend is what the front door shows and steers. Called concurrently.
 	Backend Backend
@@ -56,6 +56,18 @@ type Config struct {
 	// Own reports whether target, in the form that Dial gets, leads to a listener of this process: such a
 	// request is refused. nil: only this listener's own address and localhost are known. Called concurrently.
 	Own func(target string) bool
+
+	// OpenLinks says what becomes of links that replies ask to open, Open opens one: it starts a browser
+	// whose only way out is this proxy, and returns when that has started; its context ends with Serve, and
+	// the browser may end then too. nil: links can be shown, but not opened. LinkAsked is told of every
+	// link that now waits for its user's answer; it must return at once. nil: only the console and the API
+	// show it.
+	OpenLinks OpenLinks
+	Open      func(ctx context.Context, url string) error
+	LinkAsked func(Link)
+
+	// Metrics serves GET /metrics, behind the guard. nil: there is no such page.
+	Metrics http.Handler
 
 	// Log gets warnings, and at debug level one line per failed request. nil: nothing is logged.
 	Log *slog.Logger
@@ -65,10 +77,29 @@ type Config struct {
 	MaxConns int
 }
 
-// Server is the front door. It has no state of its own until Serve runs.
+// Request is what Dial is asked for.
+type Request struct {
+	// Target is a canonical HOST:PORT: lower case, addresses in their shortest form, IPv6 in brackets.
+	Target string
+
+	// Isolation keeps apart: requests of the same may share a circuit, of different ones never. "" is that
+	// of requests without credentials.
+	Isolation string
+
+	// User is the user name of the credentials, which may ask for more than to be kept apart; Dial refuses
+	// what it does not understand with ErrUser.
+	User string
+}
+
+// ErrUser is wrapped by Dial's error when the user name of the credentials asks for something that cannot
+// be understood or done.
+var ErrUser = errors.New("frontdoor: the user name is not usable")
+
+// Server is the front door.
 type Server struct {
-	cfg Config
-	key [32]byte // turns credentials into isolation keys; never leaves the process
+	cfg   Config
+	key   [32]byte // turns credentials into isolation keys; never leaves the process
+	links *links
 }
 
 // New returns a Server. It panics when Dial or Backend is missing.
@@ -82,10 +113,18 @@ func New(cfg Config) *Server {
 	if cfg.MaxConns <= 0 {
 		cfg.MaxConns = defaultMaxConns
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, links: newLinks(&cfg)}
 	rand.Read(s.key[:])
 	return s
 }
+
+// Links lists the links that replies ask to open, oldest first: those that wait for an answer, and the
+// last ones that have got it.
+func (s *Server) Links() []Link { return s.links.all() }
+
+// AnswerLink answers for the user whether a link shall be opened. It returns at once; what came of it is to be
+// seen in Links. ErrNoLink: no such link waits for an answer (any more).
+func (s *Server) AnswerLink(id string, open bool) error { return s.links.answer(id, open) }
 
 // Serve answers requests on l, whose address must be IP:PORT, until ctx ends or l fails. It then closes l,
 // every connection and every tunnel, waits for everything that it started, and returns nil after ctx ended,
@@ -99,8 +138,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	d := &door{Config: s.cfg, key: s.key, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}
+	d := &door{Config: s.cfg, key: s.key, links: s.links, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}
 	d.forwarder = newForwarder(d)
+	defer d.links.serve(ctx)()
 	return d.run(ctx, limitListener(l, s.cfg.MaxConns, s.cfg.Log))
 }
 
@@ -110,6 +150,8 @@ type door struct {
 	key       [32]byte
 	addr      netip.AddrPort // of the listener, unmapped
 	forwarder *forwarder
+	links     *links
+	watchers  atomic.Int32 // open /api/events
 
 	running sync.WaitGroup // connections, handlers and dials
 	mu      sync.Mutex

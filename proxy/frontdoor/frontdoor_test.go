@@ -36,10 +36,10 @@ func (n *network) add(target, addr string) {
 	n.hosts[target] = addr
 }
 
-func (n *network) dial(ctx context.Context, target, isolation string) (net.Conn, error) {
+func (n *network) dial(ctx context.Context, r Request) (net.Conn, error) {
 	n.mu.Lock()
-	n.dials = append(n.dials, target+" "+isolation)
-	addr, ok := n.hosts[target]
+	n.dials = append(n.dials, r.Target+" "+r.Isolation)
+	addr, ok := n.hosts[r.Target]
 	n.mu.Unlock()
 	if !ok {
 		return nil, &wire.EndError{Reason: wire.ReasonDNS, Remote: true}
@@ -60,8 +60,13 @@ type client struct {
 	status     Status
 	circuits   []Circuit
 	relays     []Relay
+	traffic    Traffic
+	why        []Why
 	identities int
 	closed     []string
+	asked      []string // of why and the relays
+	fails      error    // what steering relays comes to
+	changed    chan struct{}
 }
 
 // change lets a test set answers while the front door runs.
@@ -69,6 +74,47 @@ func (c *client) change(set func(c *client)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	set(c)
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *client) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+func (c *client) Traffic() Traffic {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.traffic
+}
+
+func (c *client) Why(host string) []Why {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, "why "+host)
+	return c.why
+}
+
+func (c *client) AddRelay() (wire.ID, error) { return wire.ID{0xee}, c.steer("add") }
+
+func (c *client) StopRelay(id wire.ID) error { return c.steer("stop " + id.Short()) }
+
+func (c *client) StartRelay(id wire.ID) error { return c.steer("start " + id.Short()) }
+
+func (c *client) steer(what string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, what)
+	return c.fails
+}
+
+// wasAsked is what Why and the relays were asked for, in order.
+func (c *client) wasAsked() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.asked)
 }
 
 func (c *client) Status() Status {
@@ -116,13 +162,14 @@ func (c *client) closedCircuits() []string {
 }
 
 func readyClient() *client {
-	return &client{status: Status{Hops: 3, Bootstrap: Bootstrap{Percent: 100, Summary: "ready"}}}
+	return &client{status: Status{Hops: 3, Bootstrap: Bootstrap{Percent: 100, Summary: "ready"}}, changed: make(chan struct{})}
 }
 
 // fixture is a front door on a loopback port, with a network behind it.
 type fixture struct {
 	t       *testing.T
 	addr    string
+	front   *Server
 	network *network
 	client  *client
 	stop    func() // waits for Serve; cleaning up an origin calls it first, because idle connections lead there
@@ -141,7 +188,8 @@ func start(t *testing.T, change ...func(*Config)) *fixture {
 	f.client.status.HTTP, f.client.status.SOCKS = f.addr, "127.0.0.1:9050"
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- New(cfg).Serve(ctx, l) }()
+	f.front = New(cfg)
+	go func() { served <- f.front.Serve(ctx, l) }()
 	f.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-served; err != nil {

@@ -14,7 +14,8 @@ import (
 //
 //   - the Host header must name the listener: a name of the attacker's own that resolves to 127.0.0.1
 //     (DNS rebinding) gets 421
-//   - what changes something is refused when Origin or Sec-Fetch-Site is foreign (CSRF)
+//   - what changes something is refused when Origin or Sec-Fetch-Site is foreign (CSRF), and so is what
+//     holds a place (events) or tells of the user's doings (why, links): no foreign page has a reason to ask
 //   - no CORS header is ever sent, so that no foreign page reads an answer; nosniff and
 //     Cross-Origin-Resource-Policy keep answers out of <script> and <img>
 //   - the proxy does not connect to it (own.go)
@@ -33,7 +34,7 @@ func (d *door) guard(h http.Header, r *http.Request) (status int, problem string
 	case !d.named(r):
 		return http.StatusMisdirectedRequest, "this is torproxy's own page, at http://" + d.addr.String() +
 			"/ and under no other name. To fetch a page through it, use it as a proxy: curl -x http://" + d.addr.String() + " URL"
-	case foreign(r):
+	case foreign(r) || private(r.URL.Path) && fromElsewhere(r):
 		return http.StatusForbidden, "a page of another site may not do this"
 	}
 	return 0, ""
@@ -100,10 +101,25 @@ func foreign(r *http.Request) bool {
 	}
 	// Stricter than net/http: with Sec-Fetch-Site of "same-origin" or "none" it does not look at Origin, and it
 	// looks at the first of several headers only.
-	for _, origin := range r.Header.Values("Origin") {
-		if origin != "http://"+r.Host {
+	return fromElsewhere(r) || len(r.Header.Values("Sec-Fetch-Site")) > 1
+}
+
+// private reports whether a path is for pages of our own and for programs only.
+func private(path string) bool {
+	switch path {
+	case "/api/events", "/api/why", "/api/links", "/metrics":
+		return true
+	}
+	return false
+}
+
+// fromElsewhere reports whether another site's page is behind a request, whatever its method. A browser says
+// so in one header or the other; an address typed in says "none".
+func fromElsewhere(r *http.Request) bool {
+	for _, site := range r.Header.Values("Sec-Fetch-Site") {
+		if site != "same-origin" && site != "none" {
 			return true
 		}
 	}
-	return len(r.Header.Values("Sec-Fetch-Site")) > 1
+	return slices.ContainsFunc(r.Header.Values("Origin"), func(origin string) bool { return origin != "http://"+r.Host })
 }

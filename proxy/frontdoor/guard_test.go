@@ -89,7 +89,7 @@ func TestGuardCrossSite(t *testing.T) {
 		"Sec-Fetch-Site: same-origin\nSec-Fetch-Site: cross-site\n":                    false,
 		"Content-Type: text/plain\nOrigin: http://SELF.evil.test\nContent-Length: 0\n": false,
 	} {
-		for _, request := range []string{"POST /api/newnym", "DELETE /api/circuits/7", "PUT /api/status"} {
+		for _, request := range []string{"POST /api/newnym", "DELETE /api/circuits/7", "PUT /api/status", "POST /api/links/1", "POST /api/relays", "POST /api/relays/x/stop"} {
 			r, body := f.do(request + " HTTP/1.1\nHost: SELF\n" + headers + "\n")
 			if (r.StatusCode == http.StatusForbidden) == ok {
 				t.Errorf("%s with %q: %s %q", request, headers, r.Status, body)
@@ -106,11 +106,39 @@ func TestGuardCrossSite(t *testing.T) {
 	wantStatus(t, r, 200)
 }
 
+// What holds a place, or tells of the user's doings, is not for other sites' pages even to ask for.
+func TestGuardPrivate(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})
+	})
+	for headers, ok := range map[string]bool{
+		"":                              true,
+		"Sec-Fetch-Site: same-origin\n": true,
+		"Sec-Fetch-Site: none\n":        true, // typed in
+		"Origin: http://SELF\n":         true,
+		"Sec-Fetch-Site: cross-site\n":  false,
+		"Sec-Fetch-Site: same-site\n":   false,
+		"Sec-Fetch-Site: same-origin\nSec-Fetch-Site: cross-site\n": false,
+		"Origin: http://evil.test\n":                                false,
+		"Origin: null\n":                                            false,
+	} {
+		for _, path := range []string{"/api/events", "/api/why?host=a", "/api/links", "/metrics"} {
+			for _, method := range []string{"GET", "HEAD"} {
+				c := f.send(method + " " + path + " HTTP/1.1\nHost: SELF\n" + headers + "\n")
+				if r := c.head(method); (r.StatusCode == http.StatusForbidden) == ok {
+					t.Errorf("%s %s with %q: %s", method, path, headers, r.Status)
+				}
+				c.Close()
+			}
+		}
+	}
+}
+
 func TestGuardHeaders(t *testing.T) {
 	f := start(t)
 	for _, request := range []string{
 		"GET / HTTP/1.1\nHost: SELF", "GET /api/status HTTP/1.1\nHost: SELF", "GET /proxy.pac HTTP/1.1\nHost: SELF",
-		"GET /nowhere HTTP/1.1\nHost: SELF", "GET /api/nowhere HTTP/1.1\nHost: SELF", "POST / HTTP/1.1\nHost: SELF", "GET / HTTP/1.1\nHost: evil.test",
+		"GET /nowhere HTTP/1.1\nHost: SELF", "HEAD /api/events HTTP/1.1\nHost: SELF", "GET /api/nowhere HTTP/1.1\nHost: SELF", "POST / HTTP/1.1\nHost: SELF", "GET / HTTP/1.1\nHost: evil.test",
 		"POST /api/newnym HTTP/1.1\nHost: SELF\nOrigin: http://evil.test",
 		"OPTIONS /api/newnym HTTP/1.1\nHost: SELF\nOrigin: http://evil.test\nAccess-Control-Request-Method: POST",
 	} {

@@ -54,13 +54,20 @@ func (p *pipes) dial(request string) (*bufio.Reader, net.Conn) {
 // to return; that nothing runs on after it is the bubble's own check.
 func inVirtualTime(t *testing.T, cfg Config, test func(t *testing.T, p *pipes, stop func() time.Duration)) {
 	t.Helper()
+	serveInBubble(t, cfg, func(t *testing.T, p *pipes, _ *Server, stop func() time.Duration) { test(t, p, stop) })
+}
+
+// serveInBubble is inVirtualTime for tests that know their Server, whose Backend is a *client.
+func serveInBubble(t *testing.T, cfg Config, test func(t *testing.T, p *pipes, server *Server, stop func() time.Duration)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cfg.Backend = readyClient()
+		server := New(cfg)
 		p := newPipes()
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
-		go func() { served <- New(cfg).Serve(ctx, p) }()
-		test(t, p, func() time.Duration {
+		go func() { served <- server.Serve(ctx, p) }()
+		test(t, p, server, func() time.Duration {
 			before := time.Now()
 			cancel()
 			if err := <-served; err != nil {
@@ -71,7 +78,7 @@ func inVirtualTime(t *testing.T, cfg Config, test func(t *testing.T, p *pipes, s
 	})
 }
 
-func noDial(context.Context, string, string) (net.Conn, error) { return nil, errors.New("not here") }
+func noDial(context.Context, Request) (net.Conn, error) { return nil, errors.New("not here") }
 
 func TestSlowHeadIsCutOff(t *testing.T) {
 	inVirtualTime(t, Config{Dial: noDial}, func(t *testing.T, p *pipes, stop func() time.Duration) {
@@ -136,7 +143,7 @@ func TestMissingBodyIsGivenUp(t *testing.T) {
 
 // The time-out of the front door's own answers does not reach what is proxied on the same connection.
 func TestProxiedAnswersMayTakeLong(t *testing.T) {
-	dial := func(context.Context, string, string) (net.Conn, error) {
+	dial := func(context.Context, Request) (net.Conn, error) {
 		near, far := net.Pipe()
 		go func() {
 			defer far.Close()
@@ -163,7 +170,7 @@ func TestProxiedAnswersMayTakeLong(t *testing.T) {
 }
 
 func TestDialIsGivenUp(t *testing.T) {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _ Request) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, fmt.Errorf("no circuit: %w", ctx.Err())
 	}
@@ -224,7 +231,8 @@ func TestStopWhileFull(t *testing.T) {
 // Serve ends with everything that a client can have open.
 func TestStopEndsEverything(t *testing.T) {
 	gone := make(chan string, 8)
-	dial := func(ctx context.Context, target, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, r Request) (net.Conn, error) {
+		target := r.Target
 		if target == "slow.test:80" {
 			<-ctx.Done()
 			gone <- "dial"

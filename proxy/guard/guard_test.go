@@ -1,0 +1,81 @@
+package guard
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"torproxy/wire/netdoc"
+)
+
+func TestFirstPrimaryIsUsed(t *testing.T) {
+	w := newWorld(t, 1, 200)
+	if n := len(w.s.sample); n != minListed {
+		t.Fatalf("%d guards sampled, want %d", n, minListed)
+	}
+	first := w.mustDial()
+	for range 100 {
+		w.sleep(time.Hour)
+		w.update()
+		if n := w.mustDial(); n != first {
+			t.Fatalf("guard %d after %d", n, first)
+		}
+	}
+	if len(w.contacted) != 1 {
+		t.Errorf("%d guards contacted, want one", len(w.contacted))
+	}
+}
+
+func TestSecondPrimaryBesideAnExitThatTheFirstDoesNotFit(t *testing.T) {
+	w := newWorld(t, 1, 50)
+	first := w.mustDial()
+	second := w.dial(func(r *netdoc.Relay) bool { return numberOf(r.ID) != first })
+	if want := w.s.primary[1].relay; second != want {
+		t.Errorf("%v, want the second primary, %v", second, want)
+	}
+	if w.mustDial() != first {
+		t.Error("the first primary is not used any more")
+	}
+}
+
+func TestNoneFits(t *testing.T) {
+	w := newWorld(t, 1, 50)
+	if a, err := w.s.Pick(func(*netdoc.Relay) bool { return false }, w.now); a != nil || err != nil {
+		t.Errorf("%v, %v", a, err)
+	}
+}
+
+// TestPrimariesDown checks that a guard that is no primary is used when all primaries fail, that its circuit
+// waits until they have been tried while the network was there, and that they are used again once they answer.
+func TestPrimariesDown(t *testing.T) {
+	w := newWorld(t, 3, 200)
+	first := w.mustDial()
+	down := numbers(w.s.primary)
+	for _, n := range down {
+		w.dead[n] = true
+	}
+	w.tries = 0
+	fourth := w.mustDial()
+	if slices.Contains(down, fourth) {
+		t.Fatalf("guard %d does not answer", fourth)
+	}
+	if w.tries != 7 { // three primaries, the fourth, three primaries
+		t.Errorf("%d attempts, want 7", w.tries)
+	}
+	for range 20 {
+		if w.mustDial() != fourth {
+			t.Fatal("another guard")
+		}
+	}
+	for _, n := range down {
+		w.dead[n] = false
+	}
+	w.sleep(primaryRetryMax)
+	w.update()
+	if w.mustDial() != first || w.mustDial() != first {
+		t.Error("the first primary answers again and is not used")
+	}
+	if len(w.used) != 2 {
+		t.Errorf("%d guards used, want 2", len(w.used))
+	}
+}

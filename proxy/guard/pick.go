@@ -1,0 +1,150 @@
+package guard
+
+import (
+	"fmt"
+	"time"
+
+	"torproxy/wire"
+	"torproxy/wire/netdoc"
+)
+
+// Attempt is one circuit that is to be built through a guard. Its end is told, once, by one of Built, Answered,
+// Silent, Failed and Canceled.
+type Attempt struct {
+	Relay *netdoc.Relay
+
+	id     wire.ID
+	turn   uint64    // when it began
+	better []wire.ID // guards that would rather have been taken; none: the circuit need not wait for any
+	done   bool
+	waits  time.Time // since when its circuit has been waiting
+}
+
+// WaitError says that there is no guard to try at the moment.
+type WaitError struct {
+	Until time.Time // when to ask again, if nothing is heard of an attempt before
+	Down  bool      // nothing answers: the network seems to be down
+	Now   time.Time
+}
+
+func (e *WaitError) Error() string {
+	in := max(e.Until.Sub(e.Now), 0).Round(time.Second)
+	if e.Down {
+		return fmt.Sprintf("no guard answers: is this machine connected? The next attempt is in %v", in)
+	}
+	return fmt.Sprintf("no guard that fits answers; the next attempt is in %v", in)
+}
+
+// Pick chooses the first hop of a circuit that is built now: the best guard that fits and is not known to
+// fail. fits reports whether a route with this first hop exists beside the exit that was drawn; nil: it does.
+//
+// Nil and no error: no guard of the sample fits, whatever its state. Nil and a *WaitError: those that fit
+// have failed just now, or what is heard of another attempt is to be waited for.
+func (s *State) Pick(fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
+	s.advance(now)
+	p := pick{s: s, until: now.Add(otherRetryMax)}
+	for _, g := range s.ranked() {
+		if g.keyless.IsZero() {
+			if fits == nil || fits(g.relay) {
+				p.fitting = append(p.fitting, g)
+			}
+		} else if s.isPrimary(g) && now.Before(g.keyless.Add(keyPatience)) {
+			p.fitting = append(p.fitting, g) // its key is on its way
+		}
+	}
+	if len(p.fitting) == 0 {
+		return nil, nil
+	}
+	if i := p.choose(); i >= 0 {
+		return s.begin(p.fitting[i], p.fitting[:i]), nil
+	}
+	if s.allFail() {
+		s.endRound()
+		p.until = earlier(p.until, s.net.round)
+	}
+	if s.net.down {
+		p.until = earlier(p.until, s.net.walk)
+	}
+	if !p.until.After(now) {
+		p.until = now.Add(roundMin)
+	}
+	return nil, &WaitError{Until: p.until, Down: s.net.down, Now: now}
+}
+
+// pick is one search for a guard.
+type pick struct {
+	s       *State
+	fitting []*guard // the best first
+	until   time.Time
+	waits   bool // what is heard of an attempt under way decides
+}
+
+// choose returns the position of the guard to take, -1 if there is none.
+func (p *pick) choose() int {
+	s := p.s
+	for i, g := range p.fitting {
+		switch {
+		case !g.keyless.IsZero():
+			p.wait(g.keyless.Add(keyPatience))
+			return -1
+		case g.reach == yes:
+			return i
+		case g.reach == no && s.now.Before(g.retry):
+			p.until = earlier(p.until, g.retry)
+		case s.isPrimary(g) && g.reach == maybe:
+			return i
+		case g.pending > 0 && s.now.Before(g.tried.Add(exploreAlone)):
+			p.wait(g.tried.Add(exploreAlone))
+		case s.isPrimary(g) && g.pending == 0:
+			return i // another attempt at one that failed, one at a time
+		case s.isPrimary(g) || p.waits || !s.mayWalk():
+		case g.pending == 0:
+			return i
+		}
+	}
+	return p.leastRecent()
+}
+
+// leastRecent returns, when the network seems to be down and a guard that is no primary is due, the one that
+// has not been tried for longest.
+func (p *pick) leastRecent() int {
+	if p.waits || !p.s.net.down || !p.s.mayWalk() {
+		return -1
+	}
+	oldest := -1
+	for i, g := range p.fitting {
+		if !p.s.isPrimary(g) && g.pending == 0 && (oldest < 0 || g.tried.Before(p.fitting[oldest].tried)) {
+			oldest = i
+		}
+	}
+	return oldest
+}
+
+// wait has the search end without a guard that has not answered yet.
+func (p *pick) wait(until time.Time) {
+	p.waits = true
+	p.until = earlier(p.until, until)
+}
+
+func (s *State) begin(g *guard, better []*guard) *Attempt {
+	s.turn++
+	a := &Attempt{Relay: g.relay, id: g.id, turn: s.turn}
+	if !s.isPrimary(g) {
+		for _, b := range better {
+			a.better = append(a.better, b.id)
+		}
+		if g.reach != yes {
+			s.walked()
+		}
+	}
+	g.pending++
+	g.tried = s.now
+	return a
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
