@@ -1,6 +1,10 @@
 package relay
 
-import "time"
+import (
+	"time"
+
+	"torproxy/wire/link"
+)
 
 // software names the implementation in the descriptor.
 const software = "torproxy"
@@ -12,6 +16,7 @@ const (
 	answerTimeout   = 40 * time.Second // for the next relay's CREATED: then status "next timeout"
 	closeTimeout    = 30 * time.Second // for the client to close after an error CREATED
 	stallTimeout    = 2 * time.Minute  // of a blocked write: both ends of a circuit always drain it, so the peer is gone or hostile
+	stallNotice     = 10 * time.Second // after which a blocked write counts as one: a circuit of 7 KiB/s moves its windows more often
 	circuitLifetime = 24 * time.Hour   // a passing relay's keys stay the same for all of a circuit's life
 
 	maxCircuits = 32768 // on one relay: beyond it, status "overloaded"
@@ -27,6 +32,11 @@ const (
 	// unreadBudget bounds what destinations that do not read leave in memory, all circuits together;
 	// beyond it the stream that holds the most is ended.
 	unreadBudget = 512 << 20
+
+	// stalledBudget bounds what circuits whose cells nobody takes leave in memory, each counted with all that
+	// its window allows; beyond it the one that has been stalled longest is reset.
+	stalledBudget = 512 << 20
+	maxStalled    = stalledBudget / link.MaxQueued
 
 	replayEntries = 1 << 20 // CREATEs remembered per onion key: full is reset "overloaded", never an eviction
 

@@ -85,6 +85,11 @@ const (
 	// round trip of 100 ms it lets one circuit have 20 Mbit/s.
 	streamWindow    = 128 << 10
 	maxStreamWindow = 256 << 10
+
+	// MaxQueued is how many bytes one direction of a circuit may hold in a node that has stopped reading
+	// it: the window, and the cells that were read last.
+	MaxQueued = maxStreamWindow + len(cellBuffer{})
+
 	// The connection's window must exceed what its active circuits use together, or stalled circuits
 	// freeze the others (default 15 MB: fifteen circuits stalled at their window).
 	connWindow    = 8 << 20
