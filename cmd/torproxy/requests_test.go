@@ -110,13 +110,13 @@ func TestClientFlags(t *testing.T) {
 
 // testIsolateDestinations fetches by two names of this machine.
 func (c *running) testIsolateDestinations(t *testing.T) {
-	site := httptest.NewServer(http.HandlerFunc(c.page))
-	defer site.Close()
-	_, port, err := net.SplitHostPort(site.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, proxy := range c.proxies("") {
+		site := httptest.NewServer(http.HandlerFunc(c.page)) // of its own: the other port's streams may not have ended
+		defer site.Close()
+		_, port, err := net.SplitHostPort(site.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
 		carrier := map[string]string{}
 		for _, host := range []string{"127.0.0.1", "localhost", "127.0.0.1", "localhost"} {
 			p := c.fetchFrom(t, proxy, "http://"+net.JoinHostPort(host, port)+"/")
