@@ -73,4 +73,21 @@ const (
 
 	// A client that has gone leaves its last bytes; the destination gets so long to take them.
 	lingerTimeout = 30 * time.Second
+
+	// Kind http.
+	requestTimeout  = 30 * time.Second // for the request's head to come; then END "time-out"
+	replyTimeout    = 2 * time.Minute  // for the reply's head to begin and end; then END "time-out"
+	continueTimeout = time.Second      // that a body waits for 100; then it goes without
+	quietTimeout    = 5 * time.Minute  // without a byte in either direction; then the connection is closed
+	maxRequestHead  = 64 << 10         // bytes of a request's head; beyond it, END "unsupported"
+	maxReplyHead    = 128 << 10        // bytes of a reply's; beyond it, END "connection reset"
+	maxTrailer      = 4 << 10          // bytes of the fields behind a body; as for heads
+	maxFields       = 256              // lines of a request's head; beyond it, END "unsupported"
+	maxMethod       = 32               // letters of a method; beyond it, END "unsupported"
+	maxInterim      = 16               // 1xx replies to a request; beyond it, END "connection reset"
+	maxIdle         = 8                // connections of a circuit kept for its next request; beyond it, the oldest is closed
+	idleTimeout     = 30 * time.Second // that one is kept
+	maxOpenLinks    = 8                // links to open of one reply; the others are not marked
+	maxOpenLink     = 2048             // bytes of one; a longer one is not marked
+	maxURIList      = 16 << 10         // bytes of a list of links; a longer one is only passed on
 )
