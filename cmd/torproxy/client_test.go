@@ -33,9 +33,9 @@ func TestClient(t *testing.T) {
 	t.Run("page", c.testPage)
 	t.Run("status", c.testStatus)
 	t.Run("relays", c.testRelays)
+	t.Run("user names", c.testUserNames) // before there are more exits
 	t.Run("steered relays", c.testSteeredRelays)
 	t.Run("isolation", c.testIsolation)
-	t.Run("user names", c.testUserNames)
 	t.Run("new identity", c.testNewIdentity)
 	t.Run("ourselves", c.testOurselves)
 }
