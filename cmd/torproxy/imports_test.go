@@ -37,8 +37,9 @@ const order = `
 	pure proxy/guard: wire wire/netdoc
 	pure proxy/route: wire wire/netdoc
 	pure proxy/timing:
+	pure proxy/need:
 	proxy/circuit:    wire wire/onion wire/netdoc wire/mux wire/link
-	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/timing proxy/circuit golang.org/x/sync/errgroup
+	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/timing proxy/need proxy/circuit golang.org/x/sync/errgroup
 
 	# The fronts know nothing of circuits: they dial by a function.
 	proxy/socks:     wire github.com/armon/go-socks5
