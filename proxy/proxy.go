@@ -78,6 +78,7 @@ type Proxy struct {
 	health   health
 	patience patience
 	demand   demand
+	guards   guards
 	counts   counts
 	records  records
 
@@ -106,6 +107,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Listeners = &Listeners{}
 	}
 	p := &Proxy{cfg: cfg, log: cfg.Log, rnd: route.NewRand()}
+	p.guards.init(cfg.Network.Name, p.rnd)
 	p.demand.habits, p.demand.choices = need.New(cfg.Spares, time.Now()), map[string]choice{}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
