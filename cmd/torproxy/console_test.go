@@ -21,13 +21,13 @@ import (
 // This file uses the console as a person does, in a real browser. With go test -artifacts, what it looked
 // like is kept.
 
-// browser is a running Chromium whose every request but those to the console goes through the proxy.
-type browser struct {
+// tab is one of a running Chromium whose every request but those to the console goes through the proxy.
+type tab struct {
 	t   *testing.T
 	ctx context.Context
 }
 
-func startBrowser(t *testing.T, p program) *browser {
+func startTab(t *testing.T, p program) *tab {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.NoSandbox, chromedp.ProxyServer("http://"+p.http), chromedp.UserDataDir(t.TempDir()),
@@ -40,11 +40,11 @@ func startBrowser(t *testing.T, p program) *browser {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("chromium does not start (.ci/test installs it): %v", err)
 	}
-	return &browser{t, ctx}
+	return &tab{t, ctx}
 }
 
 // do runs steps, which must be done within a while.
-func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
+func (b *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
@@ -55,7 +55,7 @@ func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 }
 
 // await waits until a JavaScript expression is true.
-func (b *browser) await(what, expression string) {
+func (b *tab) await(what, expression string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
@@ -66,7 +66,7 @@ func (b *browser) await(what, expression string) {
 }
 
 // value is that of a JavaScript expression.
-func value[T any](b *browser, expression string) T {
+func value[T any](b *tab, expression string) T {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
@@ -78,7 +78,7 @@ func value[T any](b *browser, expression string) T {
 }
 
 // shoot keeps what the page looks like.
-func (b *browser) shoot(name string) {
+func (b *tab) shoot(name string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
@@ -107,7 +107,7 @@ func TestConsole(t *testing.T) {
 	}))
 	defer site.Close()
 	p := startProgram(t, build(t), "--hops", "3")
-	b := startBrowser(t, p)
+	b := startTab(t, p)
 	host := strings.TrimPrefix(site.URL, "http://")
 
 	b.do("a page through the proxy", chromedp.Navigate(site.URL+"/page"))
