@@ -39,9 +39,9 @@ func endless(t *testing.T) *httptest.Server {
 	return site
 }
 
-// TestRelayDies stops each relay of a circuit in the middle of a transfer, by every way through the client:
+// TestRelayDiesInTransfer stops each relay of a circuit in the middle of a transfer, by every way through the client:
 // the application gets an error and no end of file, Why says what happened, and the next request works.
-func TestRelayDies(t *testing.T) {
+func TestRelayDiesInTransfer(t *testing.T) {
 	n := startNetwork(t, localnet.Config{Params: shortRounds})
 	c := startClient(t, n, proxy.Config{}).awaitReady(t)
 	site := endless(t)
@@ -108,10 +108,10 @@ func drip(context.Context, string, string) (net.Conn, error) {
 	return here, nil
 }
 
-// TestRelayGoesSilent cuts each relay of a circuit off without a word in the middle of a transfer: the
+// TestRelayGoesSilentInTransfer cuts each relay of a circuit off without a word in the middle of a transfer: the
 // application has its error within the time in which a link is known to be dead, and the next request,
 // made then, works, with ever more relays gone.
-func TestRelayGoesSilent(t *testing.T) {
+func TestRelayGoesSilentInTransfer(t *testing.T) {
 	const noticed = 13 * time.Second // a link's idle time-out, and a way for the news
 	cfg := localnet.Config{Relay: func(_ int, c *relay.Config) { c.Dial = drip }}
 	inWorld(t, 50*time.Millisecond, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
