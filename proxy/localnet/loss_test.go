@@ -1,23 +1,16 @@
 package localnet_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"testing"
 	"time"
 
 	"torproxy/proxy"
-	"torproxy/proxy/circuit"
 	"torproxy/proxy/localnet"
-	"torproxy/relay"
-	"torproxy/wire"
 )
 
 // endless is a site with a page that never ends, and a small one.
@@ -39,9 +32,9 @@ func endless(t *testing.T) *httptest.Server {
 	return site
 }
 
-// TestRelayDiesInTransfer stops each relay of a circuit in the middle of a transfer, by every way through the client:
+// TestRelayStops stops each relay of a circuit in the middle of a transfer, by every way through the client:
 // the application gets an error and no end of file, Why says what happened, and the next request works.
-func TestRelayDiesInTransfer(t *testing.T) {
+func TestRelayStops(t *testing.T) {
 	n := startNetwork(t, localnet.Config{Params: shortRounds})
 	c := startClient(t, n, proxy.Config{}).awaitReady(t)
 	site := endless(t)
@@ -93,77 +86,6 @@ func brokenRecord(c *client) *proxy.Record {
 	return nil
 }
 
-// drip is a destination that says something every second, without end.
-func drip(context.Context, string, string) (net.Conn, error) {
-	here, there := net.Pipe()
-	go func() {
-		defer there.Close()
-		for {
-			if _, err := there.Write([]byte("drop")); err != nil {
-				return
-			}
-			<-time.After(time.Second)
-		}
-	}()
-	return here, nil
-}
-
-// TestRelayGoesSilentInTransfer cuts each relay of a circuit off without a word in the middle of a transfer: the
-// application has its error within the time in which a link is known to be dead, and the next request,
-// made then, works, with ever more relays gone.
-func TestRelayGoesSilentInTransfer(t *testing.T) {
-	const noticed = 13 * time.Second // a link's idle time-out, and a way for the news
-	cfg := localnet.Config{Relay: func(_ int, c *relay.Config) { c.Dial = drip }}
-	inWorld(t, 50*time.Millisecond, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
-		p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0]})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		running, stop := context.WithCancel(ctx)
-		var all sync.WaitGroup
-		all.Go(func() { p.Run(running) })
-		<-p.Ready()
-		for hop := range p.Hops() {
-			checkSilence(t, ctx, w, n, p, hop, noticed)
-		}
-		stop()
-		all.Wait()
-	})
-}
-
-func checkSilence(t *testing.T, ctx context.Context, w *world, n *localnet.Network, p *proxy.Proxy, hop int, noticed time.Duration) {
-	conn, err := p.Dial(ctx, proxy.Request{Target: "198.41.0.4:80"})
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer conn.Close()
-	if _, err := io.ReadFull(conn, make([]byte, 10)); err != nil {
-		t.Error(err)
-	}
-	w.silence(n, newest(p).Route[hop].ID)
-	began := time.Now()
-	_, err = io.Copy(io.Discard, conn)
-	e, ok := errors.AsType[*proxy.Error](err)
-	if took := time.Since(began); !ok || !errors.Is(err, circuit.ErrClosed) || e.Timeout() || took > noticed {
-		t.Errorf("hop %d: got %v after %v", hop+1, err, took)
-	}
-	began = time.Now()
-	next, err := p.Dial(ctx, proxy.Request{Target: "198.41.0.4:80"})
-	if err != nil {
-		t.Errorf("hop %d: the next one, after %v: %v; %+v", hop+1, time.Since(began), err, p.Why("")[0])
-		return
-	}
-	defer next.Close()
-	if _, err := io.ReadFull(next, make([]byte, 10)); err != nil {
-		t.Errorf("hop %d: the next one: %v", hop+1, err)
-	}
-	if took := time.Since(began); took > noticed {
-		t.Errorf("hop %d: the next one took %v", hop+1, took)
-	}
-}
-
 // newest returns the circuit that carries the newest stream.
 func newest(p *proxy.Proxy) (found proxy.CircuitInfo) {
 	age := time.Duration(math.MaxInt64)
@@ -175,15 +97,4 @@ func newest(p *proxy.Proxy) (found proxy.CircuitInfo) {
 		}
 	}
 	return found
-}
-
-// silence cuts a relay off.
-func (w *world) silence(n *localnet.Network, id wire.ID) {
-	for _, r := range n.Relays() {
-		for _, l := range w.lines {
-			if r.ID == id && l.LocalAddr().String() == r.Address.String() {
-				l.cut.Store(true)
-			}
-		}
-	}
 }
