@@ -118,7 +118,9 @@ func TestBesideALateGuard(t *testing.T) {
 	// No guard that is no primary is explored because others are late.
 	w := newWorld(t, 4, 100)
 	third := w.s.primary[2].relay
-	others := func(r *netdoc.Relay) bool { return r == third || !slices.Contains(numbers(w.s.primary), numberOf(r.ID)) }
+	others := func(r *netdoc.Relay) bool {
+		return r == third || !slices.Contains(numbers(w.s.primary), numberOf(r.ID))
+	}
 	late, err := w.s.Pick(others, w.now)
 	if err != nil || late.Relay != third {
 		t.Fatalf("%v, %v: want the third primary", late, err)
