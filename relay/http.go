@@ -39,7 +39,7 @@ type exchange struct {
 
 // serveHTTP serves one stream of kind http. When the client ends the stream, or the circuit ends, the
 // request is given up and its connection with it.
-func (h *lastHop) serveHTTP(st *mux.Stream) {
+func (h *lastHop) serveHTTP(st *mux.Stream) wire.Reason {
 	if trace := h.relay.cfg.Trace.Begin; trace != nil {
 		trace(st.Target())
 	}
@@ -47,9 +47,7 @@ func (h *lastHop) serveHTTP(st *mux.Stream) {
 	defer cancel()
 	st.OnDone(cancel)
 	x := &exchange{hop: h, stream: st, in: bufio.NewReaderSize(st, wire.MaxBody)}
-	if reason := x.run(ctx); reason != 0 {
-		st.End(reason)
-	}
+	return x.run(ctx)
 }
 
 // run returns why the exchange failed, zero if it did not.
