@@ -13,10 +13,8 @@ import (
 )
 
 const (
-	defaultSpares = 3
 	usedLifetime  = 10 * time.Minute // a circuit takes no new streams so long after its first
 	spareLifetime = 30 * time.Minute // an unused one is replaced: its relays may have left the consensus
-	tendInterval  = 15 * time.Second
 	closeTimeout  = 30 * time.Second // for an exit to answer the end of a retired circuit's last stream
 )
 
@@ -33,6 +31,7 @@ type held struct {
 	streams   map[*circuit.Conn]stream
 	ending    int // streams that were closed, and whose last bytes may be on their way
 	lastClose time.Time
+	slow      int // answers in a row that were
 }
 
 // stream is what the pool remembers of an open stream, to show it to its user.
@@ -57,6 +56,7 @@ type pool struct {
 	slots    chan struct{} // one in it for each circuit being made, of maxBuilding
 	lost     bool          // a spare has ended by itself
 	watched  chan struct{} // closed by the next change; nil: nobody watches
+	replaced time.Time     // when a circuit was last retired for being slow
 	in, out  int64         // bytes that the circuits which have ended have carried
 	spares   chan struct{} // of size 1: a spare was taken or lost
 	running  sync.WaitGroup
@@ -89,13 +89,12 @@ func (p *pool) labelled(isolation, choice string) label {
 	return label{isolation, choice, p.identity}
 }
 
-// take returns a circuit for a stream: one of the same label, else a spare, which gets the label. It
-// counts as pending until opened or released. Nil: none fits.
-func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
+// take returns a circuit for a stream: one of the same label, else a spare, which gets the label; fresh says
+// so. It counts as pending until opened or released. Nil: none fits.
+func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) (best *held, fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	var best *held
 	for _, h := range p.circuits {
 		if h.retired || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
 			continue
@@ -108,9 +107,9 @@ func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
 		}
 	}
 	if best == nil {
-		return nil
+		return nil, false
 	}
-	if !best.used {
+	if fresh = !best.used; fresh {
 		best.used, best.label, best.firstUse = true, l, now
 		best.retired = l.identity != p.identity
 		if best.reserved != nil {
@@ -120,7 +119,7 @@ func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
 		p.changedLocked()
 	}
 	best.pending++
-	return best
+	return best, fresh
 }
 
 // better prefers a circuit that is in use already to a spare, and of two alike the older.
@@ -148,11 +147,25 @@ func (p *pool) add(id string, c *circuit.Circuit, t *turn, run func(*circuit.Cir
 	if t != nil && t.waiting > 0 && !t.given {
 		h.reserved, t.gives, t.given = t, h, true
 	}
+	if h.spare() && p.sparesLocked() > maxUnused {
+		h.retired = true
+		c.Close()
+	}
 	p.arrivedLocked()
 	p.running.Go(func() {
 		run(c)
 		p.remove(h)
 	})
+}
+
+// sparesLocked counts the spares. p.mu is held.
+func (p *pool) sparesLocked() (n int) {
+	for _, h := range p.circuits {
+		if h.spare() {
+			n++
+		}
+	}
+	return n
 }
 
 // whileOpen runs f in a goroutine that close waits for; false, and not, if the pool is closed.
@@ -181,16 +194,19 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	h.streams[conn] = s
 	p.changedLocked()
 	p.mu.Unlock()
+	var closed time.Time
 	conn.OnClose(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(h.streams, conn)
 		h.ending++
-		h.lastClose = time.Now()
+		closed = time.Now()
+		h.lastClose = closed
 		p.changedLocked()
 	}, func() {
 		p.mu.Lock()
 		h.ending--
+		p.answeredLocked(h, time.Since(closed))
 		p.mu.Unlock()
 		p.closeIfDone(h)
 	})
@@ -275,11 +291,33 @@ func (p *pool) remove(h *held) {
 	}
 }
 
-// tend retires circuits that are past their time, and closes those whose exits do not answer in time.
-func (p *pool) tend(now time.Time) {
+// tend retires circuits that are past their time, and closes those whose exits do not answer in time. Of
+// old spares one goes at a time, so that all are never missing at once; of a client that is not in use the
+// last one stays: nothing is built for nobody.
+func (p *pool) tend(now time.Time, inUse bool) {
+	oldest, spares := p.oldestSpare()
 	p.retireIf(func(h *held) bool {
-		return h.used && now.Sub(h.firstUse) > usedLifetime || !h.used && now.Sub(h.circuit.Began()) > spareLifetime
+		if h == oldest && h.spare() {
+			return now.Sub(h.circuit.Began()) > spareLifetime && (inUse || spares > 1)
+		}
+		return h.used && now.Sub(h.firstUse) > usedLifetime
 	})
+}
+
+// oldestSpare returns the oldest spare, nil if there is none, and how many there are.
+func (p *pool) oldestSpare() (oldest *held, spares int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.circuits {
+		if !h.spare() {
+			continue
+		}
+		spares++
+		if oldest == nil || h.circuit.Began().Before(oldest.circuit.Began()) {
+			oldest = h
+		}
+	}
+	return oldest, spares
 }
 
 // retireGone retires circuits through relays that a consensus does not list: most often they are dead, and a

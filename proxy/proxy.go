@@ -16,9 +16,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"torproxy/proxy/need"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/directory"
@@ -40,7 +42,8 @@ type Config struct {
 	// opens one of its own, and closes it.
 	Conn net.PacketConn
 
-	// Spares is how many circuits stand ready for what comes next; 0 is three.
+	// Spares is how many circuits to the ports of the web stand ready while the client is in use, at most
+	// 16; 0 is six. Habits add to it: see package need. A negative number: none is ever built ahead.
 	Spares int
 
 	// IsolateDestinations keeps connections to different hosts on different circuits, besides what
@@ -74,6 +77,7 @@ type Proxy struct {
 	outlooks outlooks
 	health   health
 	patience patience
+	demand   demand
 	counts   counts
 	records  records
 
@@ -102,6 +106,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Listeners = &Listeners{}
 	}
 	p := &Proxy{cfg: cfg, log: cfg.Log, rnd: route.NewRand()}
+	p.demand.habits, p.demand.choices = need.New(cfg.Spares, time.Now()), map[string]choice{}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
