@@ -42,7 +42,7 @@ func (p *Proxy) routableTo(c *netdoc.Consensus, req route.Request) error {
 	kind := kindOf(req)
 	err, known := o.found[kind]
 	if !known {
-		_, err = route.Choose(c, req, p.rnd)
+		err = p.routes.Of(c).Check(req)
 		o.found[kind] = err
 	}
 	return err

@@ -12,12 +12,6 @@ import (
 	"torproxy/wire/netdoc"
 )
 
-const (
-	usedLifetime  = 10 * time.Minute // a circuit takes no new streams so long after its first
-	spareLifetime = 30 * time.Minute // an unused one is replaced: its relays may have left the consensus
-	closeTimeout  = 30 * time.Second // for an exit to answer the end of a retired circuit's last stream
-)
-
 // held is a circuit in the pool. Its fields are under pool.mu.
 type held struct {
 	circuit   *circuit.Circuit
@@ -229,6 +223,7 @@ func (p *pool) dropped(h *held, conn *circuit.Conn) {
 	conn.Close()
 	p.mu.Lock()
 	delete(h.streams, conn)
+	p.changedLocked()
 	p.mu.Unlock()
 	p.closeIfDone(h)
 }
@@ -238,42 +233,6 @@ func (p *pool) hold(h *held) {
 	p.mu.Lock()
 	h.pending++
 	p.mu.Unlock()
-}
-
-func (p *pool) retire(h *held) {
-	p.mu.Lock()
-	h.retired = true
-	p.changedLocked()
-	p.mu.Unlock()
-	p.closeIfDone(h)
-}
-
-// retireAll retires every circuit that has carried a stream, and those that dials of this moment will take.
-func (p *pool) retireAll() {
-	p.mu.Lock()
-	p.identity++
-	p.changedLocked()
-	var used []*held
-	for _, h := range p.circuits {
-		if h.used {
-			h.retired = true
-			used = append(used, h)
-		}
-	}
-	p.mu.Unlock()
-	for _, h := range used {
-		p.closeIfDone(h)
-	}
-}
-
-func (p *pool) closeIfDone(h *held) {
-	p.mu.Lock()
-	ended := h.ending == 0 || time.Since(h.lastClose) > closeTimeout
-	done := h.retired && h.pending == 0 && len(h.streams) == 0 && ended
-	p.mu.Unlock()
-	if done {
-		h.circuit.Close()
-	}
 }
 
 // remove forgets a circuit that has ended.
@@ -288,67 +247,6 @@ func (p *pool) remove(h *held) {
 	if !h.used {
 		p.lost = p.lost || !h.retired
 		p.wakeSpares()
-	}
-}
-
-// tend retires circuits that are past their time, and closes those whose exits do not answer in time. Of
-// old spares one goes at a time, so that all are never missing at once; of a client that is not in use the
-// last one stays: nothing is built for nobody.
-func (p *pool) tend(now time.Time, inUse bool) {
-	oldest, spares := p.oldestSpare()
-	p.retireIf(func(h *held) bool {
-		if h == oldest && h.spare() {
-			return now.Sub(h.circuit.Began()) > spareLifetime && (inUse || spares > 1)
-		}
-		return h.used && now.Sub(h.firstUse) > usedLifetime
-	})
-}
-
-// oldestSpare returns the oldest spare, nil if there is none, and how many there are.
-func (p *pool) oldestSpare() (oldest *held, spares int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, h := range p.circuits {
-		if !h.spare() {
-			continue
-		}
-		spares++
-		if oldest == nil || h.circuit.Began().Before(oldest.circuit.Began()) {
-			oldest = h
-		}
-	}
-	return oldest, spares
-}
-
-// retireGone retires circuits through relays that a consensus does not list: most often they are dead, and a
-// new stream would wait for them until their link's time-out.
-func (p *pool) retireGone(c *netdoc.Consensus) {
-	p.retireIf(func(h *held) bool {
-		for _, r := range h.circuit.Route() {
-			if _, listed := c.Relay(r.ID); !listed {
-				return true
-			}
-		}
-		return false
-	})
-}
-
-// retireIf retires the circuits that f says, and closes retired ones that are done with.
-func (p *pool) retireIf(f func(*held) bool) {
-	p.mu.Lock()
-	var due []*held
-	for _, h := range p.circuits {
-		if !h.retired && f(h) {
-			h.retired = true
-			p.changedLocked()
-		}
-		if h.retired {
-			due = append(due, h)
-		}
-	}
-	p.mu.Unlock()
-	for _, h := range due {
-		p.closeIfDone(h)
 	}
 }
 

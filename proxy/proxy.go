@@ -73,6 +73,7 @@ type Proxy struct {
 	client   *directory.Client
 	follower *directory.Follower
 	rnd      *rand.Rand
+	routes   route.Latest
 	pool     pool
 	outlooks outlooks
 	health   health

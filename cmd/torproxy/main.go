@@ -5,6 +5,7 @@
 //	root.go        the command line, and what becomes of an error     one file per command below it
 //	client.go      the client's run, step by step
 //	listen.go      its two ports; taken.go, who has a port that is taken
+//	requests.go    what a program asks, as the proxy is asked: with the flags, and what its user name says (username.go)
 //	backend.go     what the front door shows of the proxy
 //	report.go      what is said, to a person (person.go, screen.go) or to a program (events.go)
 //	failure.go     an error as a person is told it

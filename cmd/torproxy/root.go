@@ -83,6 +83,10 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	f.Var(&o.http, "http", "listen as an HTTP proxy on `ADDRESS`; its own page shows what goes on")
 	f.Var(&o.network, "network", "the network to use, as described by `FILE` (default: a private one on this machine)")
 	f.Var(&o.dataDir, "data-dir", "keep the last consensus in `DIR`, to be ready sooner at the next start")
+	f.Var(isolateBy{&o.isolateDest}, "isolate", "keep connections to different hosts on different circuits, too")
+	f.BoolVar(&o.optimistic, "optimistic", false, "tell programs that they are connected before the exit has answered: faster, but failures come without a reason")
+	f.Var(relayList{&o.relays.exit}, "exit", "leave only by `RELAY`, a nickname or an ID (several with commas); it sets you apart from others")
+	f.Var(relayList{&o.relays.exclude}, "exclude", "never use `RELAY`; several with commas")
 	f.BoolVar(&out.json, "json", false, "print events on stdout, one JSON object per line")
 	f.CountVarP(&out.verbose, "verbose", "v", "log what happens; -vv also destinations and addresses``") // takes no value, and `` says so
 	f.BoolVarP(&out.quiet, "quiet", "q", false, "print nothing but errors")
@@ -97,6 +101,9 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	})
 	root.RegisterFlagCompletionFunc("socks", cobra.NoFileCompletions)
 	root.RegisterFlagCompletionFunc("http", cobra.NoFileCompletions)
+	root.RegisterFlagCompletionFunc("isolate", cobra.FixedCompletions([]cobra.Completion{"dest"}, cobra.ShellCompDirectiveNoFileComp))
+	root.RegisterFlagCompletionFunc("exit", cobra.NoFileCompletions)
+	root.RegisterFlagCompletionFunc("exclude", cobra.NoFileCompletions)
 	root.MarkFlagFilename("network", "json")
 	root.MarkFlagDirname("data-dir")
 }
