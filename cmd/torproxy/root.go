@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -26,6 +27,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
+	}
+	if errors.Is(err, errSaidNo) {
+		return exitFailed
 	}
 	// A flag before --json that is wrong ends the parsing before --json is seen.
 	out.json = out.json || slices.Contains(args, "--json")
@@ -71,6 +75,7 @@ func newRoot(out *output) *cobra.Command {
 	})
 	addClientFlags(root, &o, out)
 	root.SetHelpCommand(newHelp(root))
+	root.AddCommand(newGet(out), newOpen(out), newStatus(out), newWhy(out), newEcho(out))
 	root.AddCommand(newRelay(out), newDirauth(out), newNetwork(out), newCompletion(root), newVersion())
 	return root
 }

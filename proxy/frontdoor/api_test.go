@@ -40,7 +40,7 @@ func filled(c *client) {
 		},
 		{ID: "8", State: Building},
 	}
-	c.why = []Why{{"a.test:80", "3f", Time{at}, 80, "failed", "no such name", []Step{{"open", "7", 3, "exit", 70, "DNS failure"}}}, {}}
+	c.why = []Why{{"a.test:80", "3f", Time{at}, 80, "failed", "no such name", []string{"guard", "exit"}, []Step{{"open", "7", 3, "exit", 70, "DNS failure"}}}, {}}
 	c.relays = []Relay{{id, "guard", "127.0.0.1:1", []string{"Exit", "Fast"}, 1 << 20, true}, {ID: wire.ID{2}}}
 }
 
@@ -57,8 +57,8 @@ func TestJSON(t *testing.T) {
 			"streams":[{"id":"5","target":"example.com:80","isolation":"3f","opened_ms":12}],"built_ms":34,"age_s":5,"bytes_in":2048,"bytes_out":7},
 			{"id":"8","state":"building","hops":[],"streams":[],"built_ms":0,"age_s":0,"bytes_in":0,"bytes_out":0}]`,
 		"/api/why?host=a.test": `[{"target":"a.test:80","isolation":"3f","began":"2026-03-01T12:00:00.005Z","took_ms":80,"outcome":"failed","error":"no such name",
-			"steps":[{"what":"open","circuit":"7","hop":3,"relay":"exit","took_ms":70,"result":"DNS failure"}]},
-			{"target":"","isolation":"","began":null,"took_ms":0,"outcome":"","error":"","steps":[]}]`,
+			"path":["guard","exit"],"steps":[{"what":"open","circuit":"7","hop":3,"relay":"exit","took_ms":70,"result":"DNS failure"}]},
+			{"target":"","isolation":"","began":null,"took_ms":0,"outcome":"","error":"","path":[],"steps":[]}]`,
 		"/api/relays": `[{"id":"` + ab + `","nickname":"guard","address":"127.0.0.1:1","flags":["Exit","Fast"],"weight":1048576,"running":true},
 			{"id":"` + zz + `","nickname":"","address":"","flags":[],"weight":0,"running":false}]`,
 	} {
