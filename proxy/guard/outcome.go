@@ -85,10 +85,10 @@ func (s *State) fail(g *guard, a *Attempt) {
 		return // the network was not known to be there: the next attempt counts
 	}
 	switch {
-	case g.reach == yes:
-		s.net.up = 0 // it may be the network that has gone
+	case g.reach == yes && s.net.seen < a.turn:
+		s.net.up = 0 // nothing has answered since: it may be the network that has gone
 		fallthrough
-	case g.reach == maybe:
+	case g.reach != no:
 		s.net.left = max(s.net.left-1, 0)
 	}
 	g.reach, g.failed = no, a.turn

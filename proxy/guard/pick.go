@@ -41,8 +41,18 @@ func (e *WaitError) Error() string {
 // Nil and no error: no guard of the sample fits, whatever its state. Nil and a *WaitError: those that fit
 // have failed just now, or what is heard of another attempt is to be waited for.
 func (s *State) Pick(fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
+	return s.pick(nil, fits, now)
+}
+
+// PickBeside is Pick beside an attempt whose link is late in coming: it chooses the next best guard, if that is
+// a primary or has answered before. Its circuit waits until the late guard has failed.
+func (s *State) PickBeside(late *Attempt, fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
+	return s.pick(late, fits, now)
+}
+
+func (s *State) pick(late *Attempt, fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
 	s.advance(now)
-	p := pick{s: s, until: now.Add(otherRetryMax)}
+	p := pick{s: s, late: late, until: now.Add(otherRetryMax)}
 	for _, g := range s.ranked() {
 		if g.keyless.IsZero() {
 			if fits == nil || fits(g.relay) {
@@ -58,7 +68,7 @@ func (s *State) Pick(fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, er
 	if i := p.choose(); i >= 0 {
 		return s.begin(p.fitting[i], p.fitting[:i]), nil
 	}
-	if s.allFail() {
+	if late == nil && s.allFail() {
 		s.endRound(true)
 		p.until = earlier(p.until, s.net.round)
 	}
@@ -71,6 +81,7 @@ func (s *State) Pick(fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, er
 // pick is one search for a guard.
 type pick struct {
 	s       *State
+	late    *Attempt // nil: none
 	fitting []*guard // the best first
 	until   time.Time
 	waits   bool // what is heard of an attempt under way decides
@@ -84,6 +95,8 @@ func (p *pick) choose() int {
 		case !g.keyless.IsZero():
 			p.wait(g.keyless.Add(keyPatience))
 			return -1
+		case p.late != nil && p.late.id == g.id:
+			p.waits = true
 		case g.reach == yes:
 			return i
 		case g.reach == no && s.now.Before(g.retry):
