@@ -31,7 +31,7 @@ const order = `
 
 	# The three roles never import one another.
 	relay/pagelinks: golang.org/x/net/html golang.org/x/net/html/atom github.com/tdewolff/parse/v2 github.com/tdewolff/parse/v2/css
-	relay:   wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
+	relay:   relay/pagelinks wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
 	dirauth: wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate github.com/fxamacker/cbor/v2 go.etcd.io/bbolt go.etcd.io/bbolt/errors
 
 	pure proxy/guard: wire wire/netdoc
