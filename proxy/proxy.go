@@ -3,6 +3,9 @@
 // DialContext; package proxy/localnet brings a whole network for its tests.
 //
 //	Dial    which circuit: one of this isolation whose exit fits, else a spare, else a new one    dial.go, pool.go
+//	        and which next, if that fails before a byte of the application has left               errand.go
+//	Conn    one stream, or, as long as it may be moved, one after the other                       conn.go
+//	Why     what was done for each request, which hop said what, how long it took                 record.go
 //	Run     follow the consensus, keep spares, end circuits that are done with                    spares.go, build.go
 //
 // Names are never resolved here: they travel to the exit as they are.
