@@ -39,7 +39,7 @@ const order = `
 	pure proxy/timing:
 	pure proxy/need:
 	proxy/circuit:    wire wire/onion wire/netdoc wire/mux wire/link
-	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/timing proxy/need proxy/circuit golang.org/x/sync/errgroup
+	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/guard proxy/timing proxy/need proxy/circuit golang.org/x/sync/errgroup
 
 	# The fronts know nothing of circuits: they dial by a function.
 	proxy/socks:     wire github.com/armon/go-socks5
