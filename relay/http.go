@@ -24,7 +24,8 @@ import (
 //	5  its body as it comes, its trailer, FIN       reply.go
 //	5' after 101, bytes both ways                   upgrade.go
 //
-// What the reply asks a person to open is marked in step 4 (openlinks.go).
+// What the reply asks a person to open is marked in step 4 (openlinks.go). The links of a page are opened in
+// step 5 (prefetch.go).
 
 // exchange is one request and its reply.
 type exchange struct {
@@ -74,7 +75,10 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 	if !x.req.navigation {
 		markOpen(resp, x.stream.Target(), x.req)
 	}
-	return reply(x.stream, resp, x.req.method)
+	page := x.watch(resp)
+	reason = reply(x.stream, resp, x.req.method)
+	page.pageOver(reason == 0)
+	return reason
 }
 
 // read reads the head of the request.

@@ -10,6 +10,7 @@
 //	     look the name up, once for each circuit       names.go
 //	     judge by policy, dial                         dial.go, eyeballs.go, machine.go
 //	     or make an HTTP request there                 http.go
+//	     and open the links of the page that it got    prefetch.go
 //	     or tell what the name stands for              resolve.go
 //	     or return what an authority measures with     echo.go
 //	before it stops: let circuits end                  drain.go
