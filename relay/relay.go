@@ -129,6 +129,7 @@ type Relay struct {
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
 	lookups   atomic.Int64 // streams of kind resolve
+	heads     atomic.Int64 // requests of kind http that are being read
 	echoes    atomic.Int64 // streams that authorities measure with
 	counters  counters
 
