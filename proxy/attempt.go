@@ -31,9 +31,7 @@ func (p *Proxy) buildAlong(along *path, t *turn, tr trace) error {
 	ctx, cancel := context.WithTimeout(p.alive, p.patience.giveUp())
 	defer cancel()
 	attempt := p.pool.begin(along, t)
-	if first := along.relays[0]; p.linkTo(ctx, first) {
-		along.linked.Store(true)
-	}
+	p.linkTo(ctx, along)
 	built, err := circuit.Build(ctx, p.node, along.relays)
 	took := time.Since(attempt.began)
 	p.attempted(took, err)
@@ -48,10 +46,16 @@ func (p *Proxy) buildAlong(along *path, t *turn, tr trace) error {
 	return err
 }
 
-// linkTo makes the link to a first hop, or finds it. Build tells why there is none.
-func (p *Proxy) linkTo(ctx context.Context, first *netdoc.Relay) bool {
-	_, err := p.node.Link(ctx, first.ID, first.Addresses)
-	return err == nil
+// linkTo makes the link to the first hop, or finds it. Build says why there is none. Guards have their own
+// times for another attempt, for which it must be found out how it is now.
+func (p *Proxy) linkTo(ctx context.Context, along *path) {
+	first := along.relays[0]
+	if along.guard != nil {
+		p.node.Forget(first.ID)
+	}
+	if _, err := p.node.Link(ctx, first.ID, first.Addresses); err == nil {
+		along.linked.Store(true)
+	}
 }
 
 // judge adds a circuit that stands to the pool, or closes it, as its guard demands.

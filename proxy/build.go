@@ -124,56 +124,48 @@ func (b *build) run(ctx context.Context) error {
 // anybody waits for the circuit, within bounds. It reports whether an attempt has begun.
 func (b *build) next() bool {
 	b.again, b.guards = nil, false
-	waits := b.waits()
-	if b.begin(b.req, waits) {
+	if b.waiting != nil && b.proxy.guards.check(b.waiting) != guard.Wait {
+		b.waiting = nil
+	}
+	if b.begin(b.req, nil) {
 		return true
 	}
 	missing, ok := errors.AsType[*guard.WaitError](b.noRoute)
 	switch {
 	case b.turn == nil || time.Since(b.since) > waitReady:
-	case waits != nil:
-		b.guards, b.again = true, time.After(guardInterval)
 	case ok:
 		b.guards, b.again = true, time.After(min(max(time.Until(missing.Until), 0), guardInterval))
+	case errors.Is(b.noRoute, errGuardWaits):
+		b.guards, b.again = true, time.After(guardInterval)
 	}
 	return false
 }
 
-// waits returns the guard of a circuit that stands and must not be used yet, nil if there is none: another
-// would help only through another guard.
-func (b *build) waits() *netdoc.Relay {
-	if b.waiting != nil && b.proxy.guards.check(b.waiting) != guard.Wait {
-		b.waiting = nil
-	}
-	if b.waiting == nil {
-		return nil
-	}
-	return b.waiting.Relay
-}
-
-// begin begins an attempt through a guard other than shun, if that is given. It reports false if there is no
-// route, or if it would be one attempt too many.
-func (b *build) begin(req route.Request, shun *netdoc.Relay) bool {
+// begin begins an attempt; late is the guard's of one whose link is late in coming, nil if there is none. It
+// reports false if there is no route, or if it would be one attempt too many.
+func (b *build) begin(req route.Request, late *guard.Attempt) bool {
 	if b.begun == buildAttempts || len(b.under) == maxBeside {
 		return false
 	}
-	next := &path{}
+	p, next := b.proxy, &path{}
+	routes := p.routes.Of(b.consensus)
 	if req.Hops > 1 {
-		req.First = b.proxy.guards.first(next, b.consensus, shun)
+		p.guards.follow(routes, req.Hops)
+		req.First = p.guards.first(next, late, b.waiting)
 	}
-	if next.relays, b.noRoute = route.Choose(b.consensus, req, b.proxy.rnd); b.noRoute != nil {
-		b.proxy.guards.ended(next, context.Canceled)
+	if next.relays, b.noRoute = routes.Choose(req, p.rnd); b.noRoute != nil {
+		p.guards.ended(next, context.Canceled)
 		return false
 	}
 	same := func(other *path) bool { return slices.Equal(other.relays, next.relays) }
 	if slices.ContainsFunc(b.under, same) {
-		b.proxy.guards.ended(next, context.Canceled)
+		p.guards.ended(next, context.Canceled)
 		return false // that would tell nothing new
 	}
 	b.begun++
 	b.under = append(b.under, next)
-	if !b.proxy.pool.whileOpen(func() { b.outcomes <- outcome{next, b.proxy.buildAlong(next, b.turn, b.trace)} }) {
-		b.proxy.guards.ended(next, context.Canceled)
+	if !p.pool.whileOpen(func() { b.outcomes <- outcome{next, p.buildAlong(next, b.turn, b.trace)} }) {
+		p.guards.ended(next, context.Canceled)
 		b.outcomes <- outcome{next, errStopped}
 	}
 	return true
@@ -192,12 +184,12 @@ func (b *build) beside() {
 	for _, r := range first.relays {
 		req.Avoid[r.ID] = struct{}{}
 	}
-	var shun *netdoc.Relay
+	var late *guard.Attempt
 	if !first.linked.Load() {
-		shun = first.relays[0]
+		late = first.guard
 	}
-	if !b.begin(req, shun) {
-		b.begin(b.req, shun)
+	if !b.begin(req, late) {
+		b.begin(b.req, late)
 	}
 	b.noRoute = failed // there is one, and it is under way
 }
@@ -232,9 +224,6 @@ func guardsOwn(o outcome) bool {
 
 // err says why there is no circuit.
 func (b *build) err() error {
-	if b.waiting != nil {
-		return errors.Join(errGuardWaits, b.failed)
-	}
 	if b.noRoute != nil {
 		// What is left after leaving out the relays that failed is not the network's fault alone.
 		return errors.Join(noRoute(b.noRoute), b.failed)

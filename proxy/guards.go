@@ -9,6 +9,7 @@ import (
 
 	"torproxy/proxy/circuit"
 	"torproxy/proxy/guard"
+	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/link"
 	"torproxy/wire/netdoc"
@@ -24,27 +25,58 @@ type guards struct {
 	news  chan struct{}     // closed and replaced when something was told
 
 	offered bool // the state is an earlier run's
+	filed   bool // the first consensus is from a file
+	allowed func(*netdoc.Relay) bool
 }
 
-// init begins with no guards.
-func (g *guards) init(network string, rnd *rand.Rand) {
-	g.state, g.news = guard.New(network, rnd), make(chan struct{})
+// init begins with no guards; none of those that the user excludes is ever used.
+func (g *guards) init(cfg Config, rnd *rand.Rand) {
+	g.state, g.news = guard.New(cfg.Network.Name, rnd), make(chan struct{})
+	g.allowed = func(r *netdoc.Relay) bool { return !cfg.Exclude.Match(r) }
 }
 
-// first returns what chooses the first hop of a route by a consensus, and notes it in the path. shun, if given,
-// is a guard to do without.
-func (g *guards) first(next *path, c *netdoc.Consensus, shun *netdoc.Relay) func(func(*netdoc.Relay) bool) (*netdoc.Relay, error) {
+// offline says that the first consensus did not come by the network, and so shows nothing of it.
+func (g *guards) offline() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.filed = true
+}
+
+// follow makes the guards follow a consensus.
+func (g *guards) follow(routes *route.Index, hops int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c, now := routes.Consensus(), time.Now()
+	if g.seen == c {
+		return
+	}
+	g.state.Update(guard.Network{Consensus: c, Weight: routes.GuardWeight(hops), Filter: g.allowed}, now)
+	if g.seen == nil && !g.filed {
+		g.state.Online(now)
+	}
+	g.seen = c
+}
+
+// first returns what chooses the first hop of a route, and notes it in the path: beside an attempt whose link
+// is late, another guard; and none whose circuit is waiting already.
+func (g *guards) first(next *path, late, waiting *guard.Attempt) func(func(*netdoc.Relay) bool) (*netdoc.Relay, error) {
 	return func(fits func(*netdoc.Relay) bool) (*netdoc.Relay, error) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		now := time.Now()
-		if g.seen != c {
-			g.state.Update(guard.Network{Consensus: c}, now)
-			g.seen = c
+		pick := g.state.Pick
+		if late != nil {
+			pick = func(fits func(*netdoc.Relay) bool, now time.Time) (*guard.Attempt, error) {
+				return g.state.PickBeside(late, fits, now)
+			}
 		}
-		a, err := g.state.Pick(func(r *netdoc.Relay) bool { return r != shun && fits(r) }, now)
-		if a == nil {
+		a, err := pick(fits, now)
+		switch {
+		case a == nil:
 			return nil, err
+		case waiting != nil && a.Relay.ID == waiting.Relay.ID:
+			g.state.Canceled(a, now)
+			return nil, errGuardWaits
 		}
 		next.guard = a
 		return a.Relay, nil
@@ -121,6 +153,9 @@ func blameGuard(err error) blame {
 		return itself
 	}
 }
+
+// MaxGuardState bounds what GuardState returns and OfferGuards takes.
+const MaxGuardState = guard.MaxState
 
 // GuardState returns this client's guards, for OfferGuards of a later run; nil if it has none yet. It tells by
 // which relays this client enters the network: keep it from others.

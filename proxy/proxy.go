@@ -3,6 +3,9 @@
 // DialContext; package proxy/localnet brings a whole network for its tests.
 //
 //	Dial    which circuit: one of this isolation whose exit fits, else a spare, else a new one    dial.go, pool.go
+//	        and which next, if that fails before a byte of the application has left               errand.go
+//	Conn    one stream, or, as long as it may be moved, one after the other                       conn.go
+//	Why     what was done for each request, which hop said what, how long it took                 record.go
 //	Run     follow the consensus, keep spares, end circuits that are done with                    spares.go, build.go
 //
 // Names are never resolved here: they travel to the exit as they are.
@@ -16,11 +19,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"torproxy/proxy/need"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/directory"
@@ -52,6 +53,10 @@ type Config struct {
 	// a name and its subdomains, do not.
 	IsolateDestinations bool
 
+	// Exit and Exclude choose relays for all requests, as those of a Request do for one: a request that
+	// names exits takes those instead, and what it excludes is excluded besides.
+	Exit, Exclude route.Selectors
+
 	// Listeners are this process's own listeners; a Dial to one of them is refused. Nil knows none.
 	Listeners *Listeners
 
@@ -73,6 +78,7 @@ type Proxy struct {
 	client   *directory.Client
 	follower *directory.Follower
 	rnd      *rand.Rand
+	routes   route.Latest
 	pool     pool
 	outlooks outlooks
 	health   health
@@ -107,8 +113,8 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Listeners = &Listeners{}
 	}
 	p := &Proxy{cfg: cfg, log: cfg.Log, rnd: route.NewRand()}
-	p.guards.init(cfg.Network.Name, p.rnd)
-	p.demand.habits, p.demand.choices = need.New(cfg.Spares, time.Now()), map[string]choice{}
+	p.guards.init(cfg, p.rnd)
+	p.demand.init(cfg)
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -182,6 +188,7 @@ func (p *Proxy) Offer(consensus, onionKeys []byte) error {
 	if err := p.follower.Offer(consensus); err != nil {
 		return err
 	}
+	p.guards.offline()
 	p.follower.OfferKeys(onionKeys)
 	return nil
 }

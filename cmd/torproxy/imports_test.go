@@ -31,7 +31,7 @@ const order = `
 
 	# The three roles never import one another.
 	relay/pagelinks: golang.org/x/net/html golang.org/x/net/html/atom github.com/tdewolff/parse/v2 github.com/tdewolff/parse/v2/css
-	relay:   wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
+	relay:   relay/pagelinks wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
 	dirauth: wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate github.com/fxamacker/cbor/v2 go.etcd.io/bbolt go.etcd.io/bbolt/errors
 
 	pure proxy/guard: wire wire/netdoc
@@ -49,8 +49,9 @@ const order = `
 
 	cmd/torproxy/internal/state: wire/onion wire/netdoc relay golang.org/x/crypto/argon2 golang.org/x/crypto/chacha20poly1305 golang.org/x/sys/windows
 	cmd/torproxy/internal/browser: cmd/torproxy/internal/state golang.org/x/net/idna
+	cmd/torproxy/internal/echo:    golang.org/x/net/netutil
 
-	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
+	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state cmd/torproxy/internal/browser cmd/torproxy/internal/echo github.com/icholy/digest github.com/VictoriaMetrics/metrics golang.org/x/net/netutil github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
 `
 
 // impure is what pure packages do not import, with all below it.

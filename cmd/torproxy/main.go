@@ -10,11 +10,19 @@
 //	report.go      what is said, to a person (person.go, screen.go) or to a program (events.go)
 //	failure.go     an error as a person is told it
 //
+// For whoever uses a client that runs, by asking at its front door (api.go):
+//
+//	status.go      is it ready; why.go, what became of a request
+//	get.go         get a page: get_proxy.go, get_login.go, get_body.go, get_tell.go and get_link.go in this order
+//	open.go        open a page in a browser that has no way past it; LINKS.md says why
+//	echo.go        a destination to try all that on
+//
 // For whoever runs a network, with OPERATORS.md beside this file as its manual:
 //
 //	network.go     make a network's files; network_show.go, look at it
 //	dirauth.go     an authority's run; passphrase.go, for its key
 //	relay.go       one or several relays' run; relay_member.go, what one of them tells and reads again
+//	metrics.go     what they tell Prometheus, with relay_metrics.go and dirauth_metrics.go; METRICS.md has the names
 //	role.go        what both have in common; notify.go and systemd.go for their supervisor
 //
 // Exit codes: 0 done, which for the client is being stopped by SIGINT or SIGTERM; 1 failed; 2 wrong usage:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -27,9 +28,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitDone
 	}
+	if errors.Is(err, errSaidNo) {
+		return exitFailed
+	}
 	// A flag before --json that is wrong ends the parsing before --json is seen.
 	out.json = out.json || slices.Contains(args, "--json")
 	f := failureOf(err)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		f = &failure{code: codeFailed, what: "interrupted", err: err}
+	}
 	out.reporter().failed(f)
 	return f.exit()
 }
@@ -71,6 +78,7 @@ func newRoot(out *output) *cobra.Command {
 	})
 	addClientFlags(root, &o, out)
 	root.SetHelpCommand(newHelp(root))
+	root.AddCommand(newGet(out), newOpen(out), newStatus(out), newWhy(out), newEcho(out))
 	root.AddCommand(newRelay(out), newDirauth(out), newNetwork(out), newCompletion(root), newVersion())
 	return root
 }

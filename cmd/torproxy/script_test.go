@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -20,7 +21,29 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"torproxy": main})
+	testscript.Main(m, map[string]func(){"torproxy": main, "msedge": pretendBrowser})
+}
+
+// pretendBrowser stands for a browser in scripts: it asks for its last argument through the proxy that it was
+// given, and then ends; for /fail as one that cannot run.
+func pretendBrowser() {
+	proxy := ""
+	for _, arg := range os.Args {
+		if p, ok := strings.CutPrefix(arg, "--proxy-server="); ok {
+			proxy = p
+		}
+	}
+	page := os.Args[len(os.Args)-1]
+	if strings.HasSuffix(page, "/fail") {
+		fmt.Fprintln(os.Stderr, "no display")
+		os.Exit(7)
+	}
+	answer, err := through(proxy).Get(page)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	answer.Body.Close()
 }
 
 // TestScripts runs the sessions in testdata. Besides the usual commands they know
@@ -33,6 +56,7 @@ func TestMain(m *testing.M) {
 //	ends CODE                   wait until it has ended, with this exit code
 //	hangup                      send it SIGHUP
 //	ports NAME...               call free UDP addresses of 127.0.0.1 $NAME
+//	fetch URL FILE              get a page, which must be there, and write it to a file
 //	occupy                      take a free port of 127.0.0.1 and call the address $taken
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -52,6 +76,7 @@ func TestScripts(t *testing.T) {
 			"hangup":    func(ts *testscript.TestScript, _ bool, _ []string) { signalTo(ts, syscall.SIGHUP) },
 			"ends":      ends,
 			"ports":     ports,
+			"fetch":     fetch,
 			"occupy":    occupy,
 		},
 	})
@@ -231,6 +256,18 @@ func ports(ts *testscript.TestScript, _ bool, args []string) {
 		defer conn.Close() // all of them are different
 		ts.Setenv(name, conn.LocalAddr().String())
 	}
+}
+
+func fetch(ts *testscript.TestScript, _ bool, args []string) {
+	answer, err := direct().Get(args[0])
+	ts.Check(err)
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	if answer.StatusCode != http.StatusOK {
+		ts.Fatalf("%s: %s", args[0], answer.Status)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o600))
 }
 
 func occupy(ts *testscript.TestScript, _ bool, _ []string) {

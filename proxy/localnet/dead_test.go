@@ -68,7 +68,8 @@ func TestRelayDies(t *testing.T) {
 				w.cut(n, dead, true)
 				began := time.Now()
 				_, err = io.Copy(io.Discard, conn)
-				if took := time.Since(began); err == nil || errors.Is(err, io.EOF) || took > noticed {
+				cut, ok := errors.AsType[*proxy.Error](err)
+				if took := time.Since(began); !ok || cut.Timeout() || errors.Is(err, io.EOF) || took > noticed {
 					t.Errorf("the page ended after %v with %v, want an error within %v", took, err, noticed)
 				}
 				<-time.After(noticed - time.Since(began)) // every link to it is dead
