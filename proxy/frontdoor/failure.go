@@ -103,6 +103,7 @@ func badRequest(what string, cause error) *failure {
 
 // refuse writes f as the answer. Nothing of it is HTML or may be kept.
 func (d *door) refuse(w http.ResponseWriter, r *http.Request, f *failure) {
+	d.counts.failed.Add(1)
 	d.Log.LogAttrs(r.Context(), slog.LevelDebug, "request failed",
 		slog.Int("status", f.status), slog.String("what", f.what), slog.String("cause", f.cause))
 	h := w.Header()
