@@ -35,7 +35,8 @@ func TestElsewhere(t *testing.T) {
 		{&wire.EndError{Reason: wire.ReasonRefused, Remote: true}, false},
 		{&wire.EndError{Reason: wire.ReasonDNS, Remote: true}, false},
 		{&wire.EndError{Reason: wire.ReasonHostUnreachable, Remote: true}, false},
-		{&wire.EndError{Reason: wire.ReasonNetUnreachable, Remote: true}, false},
+		{&wire.EndError{Reason: wire.ReasonNetUnreachable, Remote: true}, true}, // it may have no IPv6
+		{&wire.EndError{Reason: wire.ReasonReset, Remote: true}, false},
 		{&wire.EndError{Reason: wire.ReasonDone, Remote: true}, false},
 		{fmt.Errorf("%w: reset", circuit.ErrClosed), true},
 		{mux.ErrBusy, true},

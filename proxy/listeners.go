@@ -3,6 +3,7 @@ package proxy
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -67,9 +68,12 @@ func (l *Listeners) hasPort(port uint16) bool {
 // ofThisMachine reports whether an address leads back to this machine. When the system does not say which
 // addresses it has, every one may be ours.
 func ofThisMachine(addr netip.Addr) bool {
-	addr = embedded(addr)
-	if addr.IsLoopback() || addr.IsUnspecified() {
-		return true
+	addr = addr.WithZone("").Unmap()
+	to := append(embedded(addr), addr)
+	for _, a := range to {
+		if a.IsLoopback() || a.IsUnspecified() {
+			return true
+		}
 	}
 	own, err := net.InterfaceAddrs()
 	if err != nil {
@@ -77,7 +81,7 @@ func ofThisMachine(addr netip.Addr) bool {
 	}
 	for _, a := range own {
 		if prefix, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(prefix.IP); ok && ip.Unmap() == addr {
+			if ip, ok := netip.AddrFromSlice(prefix.IP); ok && slices.Contains(to, ip.Unmap()) {
 				return true
 			}
 		}
@@ -85,19 +89,59 @@ func ofThisMachine(addr netip.Addr) bool {
 	return false
 }
 
-// embedded returns the IPv4 address inside an IPv4-mapped, IPv4-compatible or NAT64 one.
-func embedded(addr netip.Addr) netip.Addr {
-	addr = addr.WithZone("").Unmap()
+// wraps are the forms of IPv6 addresses that have an IPv4 address inside: whoever sends to one may have it
+// taken to the other by a translator or a tunnel on the way. A translator's prefix out of a site's own
+// addresses can't be told from any other address.
+var wraps = []struct {
+	prefix netip.Prefix
+	inside func(b [16]byte) []netip.Addr
+}{
+	{netip.MustParsePrefix("::/96"), last4},                                                     // IPv4-compatible (RFC 4291 section 2.5.5.1)
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), last4},                                           // IPv4-translated (RFC 2765 section 2.1)
+	{netip.MustParsePrefix("64:ff9b::/96"), last4},                                              // NAT64 (RFC 6052 section 2.1)
+	{netip.MustParsePrefix("64:ff9b:1::/48"), localNAT64},                                       // NAT64 for local use (RFC 8215)
+	{netip.MustParsePrefix("2002::/16"), func(b [16]byte) []netip.Addr { return ipv4(b[2:6]) }}, // 6to4 (RFC 3056)
+	{netip.MustParsePrefix("2001::/32"), teredo},                                                // RFC 4380 section 4
+	{netip.MustParsePrefix("::/0"), isatap},                                                     // RFC 5214 section 6.1
+}
+
+// embedded returns the IPv4 addresses that may be meant by an IPv6 address.
+func embedded(addr netip.Addr) (found []netip.Addr) {
 	if !addr.Is6() {
-		return addr
+		return nil
 	}
-	b := addr.As16()
-	for _, wrap := range []netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("::/96")} {
-		if wrap.Contains(addr) && addr != netip.IPv6Loopback() && !addr.IsUnspecified() {
-			return netip.AddrFrom4([4]byte(b[12:]))
+	for _, w := range wraps {
+		if w.prefix.Contains(addr) {
+			found = append(found, w.inside(addr.As16())...)
 		}
 	}
-	return addr
+	return found
+}
+
+func ipv4(b []byte) []netip.Addr { return []netip.Addr{netip.AddrFrom4([4]byte(b))} }
+
+func last4(b [16]byte) []netip.Addr { return ipv4(b[12:]) }
+
+// localNAT64 tries every place that RFC 6052 section 2.2 has for the IPv4 address: the prefix that a site
+// takes out of the /48 may be of any length, and octet 8 is always left out. Zeros are no address but the
+// end of a shorter prefix, except in the last place.
+func localNAT64(b [16]byte) []netip.Addr {
+	b48, b56 := []byte{b[6], b[7], b[9], b[10]}, []byte{b[7], b[9], b[10], b[11]}
+	places := slices.Concat(ipv4(b48), ipv4(b56), ipv4(b[9:13]))
+	return append(slices.DeleteFunc(places, netip.Addr.IsUnspecified), last4(b)...)
+}
+
+// teredo finds the client's address, whose bits are inverted.
+func teredo(b [16]byte) []netip.Addr {
+	return ipv4([]byte{^b[12], ^b[13], ^b[14], ^b[15]})
+}
+
+// isatap goes by the interface identifier, with the universal bit or without.
+func isatap(b [16]byte) []netip.Addr {
+	if b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe {
+		return last4(b)
+	}
+	return nil
 }
 
 // parseHost reads an address in any form that a resolver somewhere takes for one: also those of

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -34,12 +35,20 @@ func TestListeners(t *testing.T) {
 		"[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:0.0.0.0]", // IPv4-mapped
 		"[::127.0.0.1]", "[::7f00:2]", // IPv4-compatible
 		"[64:ff9b::127.0.0.1]", "[64:ff9b::7f00:1]", // NAT64
+		"[::ffff:0:127.0.0.1]",                                                                                         // IPv4-translated
+		"[64:ff9b:1:7f00:0:100::]", "[64:ff9b:1:77f:0:1::]", "[64:ff9b:1:1:7f:0:100:0]", "[64:ff9b:1:a:b:c:127.0.0.1]", // NAT64 for local use: /48, /56, /64, /96
+		"[2002:7f00:1::1]", "[2002:7f05:5:5::]", // 6to4
+		"[2001:0:c000:201:0:1234:80ff:fffe]",                                                   // Teredo
+		"[fe80::5efe:127.0.0.1]", "[2001:db8::200:5efe:7f00:1]", "[fe80::5efe:127.0.0.1%eth0]", // ISATAP
 		"2130706433", "0x7f000001", "0X7F000001", "017700000001", // one number
 		"127.1", "127.0.1", "0x7f.1", "0177.1", "127.0x0.0x1", "0177.0.0.01", "0x7f.0.0.0x1", // inet_aton
 		"0", "0.0", "00", "0x0", "127.65535",
 	}
 	if addr, ok := ownAddress(t); ok {
-		own = append(own, addr, "[::ffff:"+addr+"]", "[64:ff9b::"+addr+"]")
+		b := netip.MustParseAddr(addr).As4()
+		own = append(own, addr, "[::ffff:"+addr+"]", "[64:ff9b::"+addr+"]", "[64:ff9b:1::"+addr+"]", "[fe80::5efe:"+addr+"]",
+			fmt.Sprintf("[2002:%02x%02x:%02x%02x::]", b[0], b[1], b[2], b[3]),
+			fmt.Sprintf("[2001::%02x%02x:%02x%02x]", ^b[0], ^b[1], ^b[2], ^b[3]))
 	}
 	for _, host := range own {
 		if !l.HasTarget(host + ":9050") {
@@ -51,7 +60,9 @@ func TestListeners(t *testing.T) {
 	}
 	for _, host := range []string{
 		"198.41.0.4", "example.com", "localhost.example.com", "notlocalhost", "126.255.255.255", "128.0.0.1",
-		"[2001:500:2::c]", "[64:ff9b::198.41.0.4]", "[::ffff:198.41.0.4]", "3324575748", "0xc6290004",
+		"[2001:500:2::c]", "[64:ff9b::198.41.0.4]", "[::ffff:198.41.0.4]",
+		"[::ffff:0:198.41.0.4]", "[64:ff9b:1::198.41.0.4]", "[2002:c629:4::1]", "[2002:c629:4::7f00:1]", "[2001::39d6:fffb]",
+		"[2001:0:7f00:1::39d6:fffb]", "[2001:db8::5efe:198.41.0.4]", "[2001:db8::7f00:1]", "3324575748", "0xc6290004",
 		"127.0.0.0.1", "127.0.0.256", "127.16777216", "4294967296", "0b1", "0o177.0.0.1", "127.0.0.1_0", "1_27.0.0.1",
 		"127..1", "0x", "089.0.0.1", "",
 	} {
@@ -76,6 +87,7 @@ func TestListenersHasAddr(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"127.0.0.1:9050": true, "127.9.9.9:9050": true, "0.0.0.0:9050": true, "[::1]:9050": true, "[::]:9050": true,
 		"[::ffff:127.0.0.1]:9050": true, "[64:ff9b::7f00:1]:9050": true, "[::1%lo]:9050": true,
+		"[2002:7f00:1::]:9050": true, "[fe80::5efe:7f00:1%eth0]:9050": true,
 		"127.0.0.1:9051": false, "198.41.0.4:9050": false, "[2001:500:2::c]:9050": false,
 	} {
 		if got := l.HasAddr(netip.MustParseAddrPort(addr)); got != want {

@@ -196,6 +196,34 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	})
 }
 
+// connected notes how long a stream took to open that was noted when it was begun.
+func (p *pool) connected(h *held, conn *circuit.Conn, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, open := h.streams[conn]; open {
+		s.took = took
+		h.streams[conn] = s
+	}
+}
+
+// dropped closes a stream that was never connected; its circuit does not wait for the exit to agree. It is
+// not for concurrent use with the stream's Close.
+func (p *pool) dropped(h *held, conn *circuit.Conn) {
+	conn.OnClose(nil, nil)
+	conn.Close()
+	p.mu.Lock()
+	delete(h.streams, conn)
+	p.mu.Unlock()
+	p.closeIfDone(h)
+}
+
+// hold counts a stream that the exit has opened as pending until opened.
+func (p *pool) hold(h *held) {
+	p.mu.Lock()
+	h.pending++
+	p.mu.Unlock()
+}
+
 func (p *pool) retire(h *held) {
 	p.mu.Lock()
 	h.retired = true

@@ -43,6 +43,12 @@ type Config struct {
 	// Spares is how many circuits stand ready for what comes next; 0 is three.
 	Spares int
 
+	// IsolateDestinations keeps connections to different hosts on different circuits, besides what
+	// Request.Isolation keeps apart. Hosts are compared as they are asked for: names without case and final
+	// dot, addresses in any spelling. All ports of a host count as one; a name and what it resolves to, and
+	// a name and its subdomains, do not.
+	IsolateDestinations bool
+
 	// Listeners are this process's own listeners; a Dial to one of them is refused. Nil knows none.
 	Listeners *Listeners
 

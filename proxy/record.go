@@ -55,7 +55,7 @@ const (
 	StepOpen      = "open"       // the exit was asked to connect, or to make an HTTP request
 	StepResolve   = "resolve"    // the exit was asked to resolve
 	StepFirstByte = "first byte" // the destination's first byte came; Took counts from the connection
-	StepBreak     = "break"      // what cut a connection; Took counts from the connection
+	StepBreak     = "break"      // what cut a connection; Took counts from the connection too
 )
 
 const (
@@ -179,10 +179,14 @@ func (t trace) built(circuit string, route []*netdoc.Relay, took time.Duration, 
 
 // found notes the circuit that the request goes through.
 func (t trace) found(h *held, took time.Duration, result string) {
-	t.step(Step{What: StepCircuit, Circuit: h.id, Took: took, Result: result})
+	t.onPath(h.id, h.circuit.Route(), took, result)
+}
+
+func (t trace) onPath(circuit string, route []*netdoc.Relay, took time.Duration, result string) {
+	t.step(Step{What: StepCircuit, Circuit: circuit, Took: took, Result: result})
 	t.write(func(r *Record) {
 		r.Path = r.Path[:0]
-		for _, relay := range h.circuit.Route() {
+		for _, relay := range route {
 			r.Path = append(r.Path, relay.Nickname)
 		}
 	})
@@ -197,11 +201,24 @@ func (t trace) none(took time.Duration, err error) {
 
 // asked notes what became of a stream on a circuit.
 func (t trace) asked(what string, h *held, took time.Duration, err error) {
-	route := h.circuit.Route()
-	s := Step{What: what, Circuit: h.id, Hop: len(route), Took: took, Result: resultOK}
+	if t.records != nil {
+		t.answered(what, h.id, h.circuit.Route(), took, err)
+	}
+}
+
+func (t trace) answered(what, circuit string, route []*netdoc.Relay, took time.Duration, err error) {
+	s := Step{What: what, Circuit: circuit, Hop: len(route), Relay: nicknameAt(route, len(route)), Took: took, Result: resultOK}
 	s.blame(err, route)
-	s.Relay = nicknameAt(route, s.Hop)
 	t.step(s)
+}
+
+// firstByte notes the destination's first byte.
+func (t trace) firstByte(l *leg) { t.asked(StepFirstByte, l.held, time.Since(l.answered), nil) }
+
+// broke notes what cut a connection.
+func (t trace) broke(l *leg, err error) {
+	t.asked(StepBreak, l.held, time.Since(l.answered), err)
+	t.failed(OutcomeBroken, err)
 }
 
 // blame fills in who says what of an error; nil changes nothing.

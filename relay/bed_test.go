@@ -20,16 +20,16 @@ import (
 	"torproxy/wire/onion"
 )
 
-// bed is a few relays and a client on a simulated network, in virtual time, with a consensus that lists
-// the relays and no authority that answers.
+// bed is a few relays and a client with a consensus that lists the relays and no authority that answers: on
+// a simulated network in virtual time, or on loopback.
 type bed struct {
 	t      *testing.T
 	relays []*Relay
 	ids    []wire.ID
 	client *link.Node
-	master *link.Node // the authority's, which answers nothing
-	sim    *simnet.Simnet
-	conns  []*simnet.SimConn
+	master *link.Node     // the authority's, which answers nothing
+	sim    *simnet.Simnet // nil: loopback
+	conns  []net.PacketConn
 	stop   context.CancelFunc // ends all relays and the client
 	done   []func()           // to be called when the test is over
 }
@@ -56,6 +56,34 @@ func onBed(t *testing.T, relays int, configure func(i int, c *Config), f func(b 
 		}
 		b.sim.Close()
 	})
+}
+
+// onLoopback runs f with two relays on real sockets, of which the second is an exit to everywhere, in real time.
+func onLoopback(t *testing.T, configure func(i int, c *Config), f func(b *bed)) {
+	t.Helper()
+	b := &bed{t: t}
+	ctx, cancel := context.WithCancel(t.Context())
+	b.stop = cancel
+	var running sync.WaitGroup
+	b.make(ctx, 2, func(i int, c *Config) {
+		if i == 1 {
+			c.Policy = policy(t, "accept private:*,accept *:*")
+		}
+		if configure != nil {
+			configure(i, c)
+		}
+	}, &running)
+	defer func() {
+		for _, done := range b.done {
+			done()
+		}
+		cancel()
+		running.Wait()
+		for _, c := range b.conns {
+			c.Close()
+		}
+	}()
+	f(b)
 }
 
 func (b *bed) make(ctx context.Context, relays int, configure func(i int, c *Config), running *sync.WaitGroup) {
@@ -91,7 +119,9 @@ func (b *bed) make(ctx context.Context, relays int, configure func(i int, c *Con
 	if b.client, err = link.NewNode(link.Config{Conn: b.socket(200)}); err != nil {
 		b.t.Fatal(err)
 	}
-	b.sim.Start()
+	if b.sim != nil {
+		b.sim.Start()
+	}
 	for _, r := range b.relays {
 		start(r.Run)
 	}
@@ -106,6 +136,14 @@ func (b *bed) make(ctx context.Context, relays int, configure func(i int, c *Con
 }
 
 func (b *bed) socket(host int) net.PacketConn {
+	if b.sim == nil {
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.conns = append(b.conns, c)
+		return c
+	}
 	// The simulated network compares addresses byte for byte: four of them, as links dial.
 	addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(host)}), 9001))
 	c := b.sim.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: 10 * time.Millisecond})

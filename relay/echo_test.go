@@ -89,7 +89,7 @@ func TestEchoIsForAuthorities(t *testing.T) {
 			"a client":                     {b.client, []int{0}, wire.KindEcho, wire.EchoTarget},
 			"an authority, two hops":       {b.master, []int{0, 1}, wire.KindEcho, wire.EchoTarget},
 			"an authority, another target": {b.master, []int{0}, wire.KindEcho, "echo:1"},
-			"another kind":                 {b.master, []int{0}, wire.KindHTTP, wire.EchoTarget},
+			"another kind":                 {b.master, []int{0}, wire.KindDirectory, wire.EchoTarget},
 		} {
 			_, err := b.ask(b.sessionFrom(tt.from, tt.path...), tt.kind, tt.target)
 			wantEnd(t, name, err, wire.ReasonUnsupported)

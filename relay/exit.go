@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type lastHop struct {
 	ctx     context.Context // ends with the circuit
 	peer    wire.ID         // where the circuit came from
 	names   *names
+	web     *web
 	streams sync.WaitGroup
 }
 
@@ -33,7 +35,9 @@ func (c *circuit) serveLast(ctx context.Context) {
 	r := c.relay
 	ctx, cancel := context.WithCancel(ctx)
 	h := &lastHop{relay: r, ctx: ctx, peer: c.prev.Link().Peer(), names: r.dialer.names(ctx)}
+	h.web = newWeb(h)
 	defer h.names.close()
+	defer h.web.close()
 	defer h.streams.Wait()
 	defer cancel()
 	session := mux.NewSession(mux.Config{
@@ -90,6 +94,8 @@ func (h *lastHop) serve(st *mux.Stream) {
 	switch {
 	case st.Kind() == wire.KindTCP:
 		h.serveTCP(st)
+	case st.Kind() == wire.KindHTTP:
+		h.serveHTTP(st)
 	case st.Kind() == wire.KindResolve:
 		h.serveResolve(st)
 	case st.Kind() == wire.KindEcho && st.Target() == wire.EchoTarget && h.relay.isAuthority(h.peer):
@@ -112,7 +118,7 @@ func (h *lastHop) serveTCP(st *mux.Stream) {
 	}
 	dialing, cancel := context.WithCancel(h.ctx)
 	defer cancel()
-	p := &pipe{st: st}
+	p := &pipe{st: st, in: st}
 	st.OnDone(func() {
 		cancel() // nobody waits for the connection any more
 		p.clientGone()
@@ -123,16 +129,22 @@ func (h *lastHop) serveTCP(st *mux.Stream) {
 		return
 	}
 	defer conn.Close()
-	// The circuit's end is not the connection's: what a client sent before it ended is still delivered.
+	st.Connect()
+	r.carry(p, conn)
+}
+
+// carry runs a pipe until both directions have ended, the relay at the latest. The circuit's end is not the
+// connection's: what a client sent before it ended is still delivered.
+func (r *Relay) carry(p *pipe, conn net.Conn) {
 	stop := context.AfterFunc(r.alive, func() { abort(conn) })
 	defer stop()
-	st.Connect()
 	p.run(conn)
 }
 
 // pipe joins a stream and its connection, half close for half close.
 type pipe struct {
 	st     *mux.Stream
+	in     io.WriterTo // what the client sends: st, or a reader of it
 	gone   atomic.Bool // nobody waits for an answer: only the client's last bytes are left
 	broken atomic.Bool // the destination takes no more
 
@@ -168,7 +180,7 @@ func (p *pipe) run(conn net.Conn) {
 // upload gives the destination what the client sends. After the client's FIN the answer may still come;
 // after its END nobody waits for one.
 func (p *pipe) upload(conn net.Conn) {
-	_, err := p.st.WriteTo(conn)
+	_, err := p.in.WriteTo(conn)
 	half, ok := conn.(interface{ CloseWrite() error })
 	var refused *net.OpError
 	switch {

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"time"
 
 	"torproxy/wire"
 	"torproxy/wire/link"
@@ -25,15 +24,16 @@ func (r *Relay) forward(ctx context.Context, prev, next *link.Stream, keys *onio
 	go func() {
 		defer close(done)
 		defer end()
-		r.pass(true, prev, next, outward)
+		r.pass(true, prev, next, outward, end)
 	}()
-	r.pass(false, next, prev, inward)
+	r.pass(false, next, prev, inward, end)
 	end()
 	<-done
 }
 
-// pass moves one direction's cells: whatever whole cells came in one read go on in one write.
-func (r *Relay) pass(outward bool, from, to *link.Stream, layer *onion.Layer) error {
+// pass moves one direction's cells: whatever whole cells came in one read go on in one write. end ends the
+// circuit from outside.
+func (r *Relay) pass(outward bool, from, to *link.Stream, layer *onion.Layer, end func()) error {
 	return from.ReadCells(func(cells []byte) error {
 		if trace := r.cfg.Trace.Cells; trace != nil {
 			trace(outward, cells)
@@ -41,8 +41,6 @@ func (r *Relay) pass(outward bool, from, to *link.Stream, layer *onion.Layer) er
 		for rest := cells; len(rest) > 0; rest = rest[wire.CellSize:] {
 			layer.Pass(rest[:wire.CellSize])
 		}
-		to.SetWriteDeadline(time.Now().Add(stallTimeout))
-		_, err := to.Write(cells)
-		return err
+		return r.stalls.write(to, cells, end)
 	})
 }

@@ -1,6 +1,10 @@
 package relay
 
-import "time"
+import (
+	"time"
+
+	"torproxy/wire/link"
+)
 
 // software names the implementation in the descriptor.
 const software = "torproxy"
@@ -12,6 +16,7 @@ const (
 	answerTimeout   = 40 * time.Second // for the next relay's CREATED: then status "next timeout"
 	closeTimeout    = 30 * time.Second // for the client to close after an error CREATED
 	stallTimeout    = 2 * time.Minute  // of a blocked write: both ends of a circuit always drain it, so the peer is gone or hostile
+	stallNotice     = 10 * time.Second // after which a blocked write counts as one: a circuit of 7 KiB/s moves its windows more often
 	circuitLifetime = 24 * time.Hour   // a passing relay's keys stay the same for all of a circuit's life
 
 	maxCircuits = 32768 // on one relay: beyond it, status "overloaded"
@@ -27,6 +32,11 @@ const (
 	// unreadBudget bounds what destinations that do not read leave in memory, all circuits together;
 	// beyond it the stream that holds the most is ended.
 	unreadBudget = 512 << 20
+
+	// stalledBudget bounds what circuits whose cells nobody takes leave in memory, each counted with all that
+	// its window allows; beyond it the one that has been stalled longest is reset.
+	stalledBudget = 512 << 20
+	maxStalled    = stalledBudget / link.MaxQueued
 
 	replayEntries = 1 << 20 // CREATEs remembered per onion key: full is reset "overloaded", never an eviction
 
@@ -63,4 +73,21 @@ const (
 
 	// A client that has gone leaves its last bytes; the destination gets so long to take them.
 	lingerTimeout = 30 * time.Second
+
+	// Kind http.
+	requestTimeout  = 30 * time.Second // for the request's head to come; then END "time-out"
+	replyTimeout    = 2 * time.Minute  // for the reply's head to begin and end; then END "time-out"
+	continueTimeout = time.Second      // that a body waits for 100; then it goes without
+	quietTimeout    = 5 * time.Minute  // without a byte in either direction; then the connection is closed
+	maxRequestHead  = 64 << 10         // bytes of a request's head; beyond it, END "unsupported"
+	maxReplyHead    = 128 << 10        // bytes of a reply's; beyond it, END "connection reset"
+	maxTrailer      = 4 << 10          // bytes of the fields behind a body; as for heads
+	maxFields       = 256              // lines of a request's head; beyond it, END "unsupported"
+	maxMethod       = 32               // letters of a method; beyond it, END "unsupported"
+	maxInterim      = 16               // 1xx replies to a request; beyond it, END "connection reset"
+	maxIdle         = 8                // connections of a circuit kept for its next request; beyond it, the oldest is closed
+	idleTimeout     = 30 * time.Second // that one is kept
+	maxOpenLinks    = 8                // links to open of one reply; the others are not marked
+	maxOpenLink     = 2048             // bytes of one; a longer one is not marked
+	maxURIList      = 16 << 10         // bytes of a list of links; a longer one is only passed on
 )

@@ -75,7 +75,7 @@ func newNames(ctx context.Context, resolver Resolver, kept *atomic.Int64) *names
 	return &names{ctx: ctx, resolver: resolver, kept: kept, answers: map[question]*answer{}}
 }
 
-// close gives back the room of what is kept and waits for the lookups. The circuit's context is over and
+// close gives back the room of what is kept and waits for the lookups. The circuit's context has ended and
 // nobody asks any more.
 func (n *names) close() {
 	n.running.Wait()

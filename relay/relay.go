@@ -120,6 +120,7 @@ type Relay struct {
 	admission *admission
 	dialer    *dialer
 	budget    *mux.Budget
+	stalls    *stalls
 	drain     *drain
 	policy    atomic.Pointer[netdoc.Policy]
 	circuits  atomic.Int64
@@ -136,7 +137,7 @@ func New(cfg Config) (*Relay, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	r := &Relay{cfg: cfg, log: cfg.Log, peel: newPeelPool(), admission: newAdmission(), budget: mux.NewBudget(unreadBudget), drain: newDrain()}
+	r := &Relay{cfg: cfg, log: cfg.Log, peel: newPeelPool(), admission: newAdmission(), budget: mux.NewBudget(unreadBudget), stalls: newStalls(maxStalled), drain: newDrain()}
 	r.policy.Store(&cfg.Policy)
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

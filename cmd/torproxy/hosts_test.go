@@ -261,14 +261,10 @@ func (h *host) stop() {
 	}
 }
 
-// listen listens on a TCP port of the host, from this process.
-func (h *host) listen(port string) net.Listener {
-	h.t.Helper()
-	type result struct {
-		net.Listener
-		error
-	}
-	done := make(chan result)
+// inside calls f on a thread of this process that is in the host's network: the sockets that f opens are
+// the host's.
+func (h *host) inside(f func() error) error {
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for ever: the thread is spoilt, and ends with the goroutine
 		ns, err := os.Open("/run/netns/" + h.name)
@@ -276,23 +272,30 @@ func (h *host) listen(port string) net.Listener {
 			defer ns.Close()
 			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
 		}
-		if err != nil {
-			done <- result{nil, err}
-			return
+		if err == nil {
+			err = f()
 		}
-		l, err := net.Listen("tcp", net.JoinHostPort(h.address, port))
-		done <- result{l, err}
+		done <- err
 	}()
-	r := <-done
-	if r.error != nil {
-		h.t.Fatal(r.error)
+	return <-done
+}
+
+// listen listens on a TCP address of the host, from this process.
+func (h *host) listen(address string) (l net.Listener) {
+	h.t.Helper()
+	err := h.inside(func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
+	if err != nil {
+		h.t.Fatal(err)
 	}
-	return r.Listener
+	return l
 }
 
 // site is the web server: a page that says who asks, and one that never ends.
 func (h *host) site() {
-	l := h.listen("8000")
+	l := h.listen(net.JoinHostPort(h.address, "8000"))
 	handler := http.NewServeMux()
 	handler.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "hello %s\n", r.RemoteAddr) })
 	handler.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {

@@ -30,6 +30,7 @@ const order = `
 	wire/directory: wire wire/netdoc wire/link github.com/quic-go/quic-go github.com/quic-go/quic-go/http3 github.com/klauspost/compress/zstd golang.org/x/sync/errgroup
 
 	# The three roles never import one another.
+	relay/pagelinks: golang.org/x/net/html golang.org/x/net/html/atom github.com/tdewolff/parse/v2 github.com/tdewolff/parse/v2/css
 	relay:   wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
 	dirauth: wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate github.com/fxamacker/cbor/v2 go.etcd.io/bbolt go.etcd.io/bbolt/errors
 
@@ -46,8 +47,9 @@ const order = `
 	proxy/localnet: wire wire/netdoc relay dirauth golang.org/x/sync/errgroup
 
 	cmd/torproxy/internal/state: wire/onion wire/netdoc relay golang.org/x/crypto/argon2 golang.org/x/crypto/chacha20poly1305 golang.org/x/sys/windows
+	cmd/torproxy/internal/browser: cmd/torproxy/internal/state golang.org/x/net/idna
 
-	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
+	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
 `
 
 // impure is what pure packages do not import, with all below it.

@@ -43,6 +43,7 @@ type State struct {
 	now      time.Time // of the last call
 	turn     uint64    // counts what happens, to tell before from after whatever the clock does
 	net      net
+	blockade bool // every guard has failed, though the network was there; none has answered since
 }
 
 // guard is one relay of the sample.
@@ -78,7 +79,7 @@ const (
 // New returns the state of a client that has never been in the network of that name: nothing is sampled
 // before the first Update. rnd is used by all methods.
 func New(network string, rnd *rand.Rand) *State {
-	return &State{network: network, rnd: rnd, net: net{left: patience}}
+	return &State{network: network, rnd: rnd}
 }
 
 // Changes counts the changes of what Encode returns, to tell when it is to be saved.
@@ -106,6 +107,7 @@ func (s *State) advance(now time.Time) {
 			g.keyless = shift(g.keyless, back)
 		}
 		s.net.round, s.net.walk = shift(s.net.round, back), shift(s.net.walk, back)
+		s.net.online = shift(s.net.online, back)
 	}
 	s.now = now
 }

@@ -75,6 +75,7 @@ func (s *State) end(a *Attempt, now time.Time) *guard {
 
 func (s *State) alive(g *guard) {
 	s.answered(g)
+	s.blockade = false
 	g.reach, g.silent = yes, 0
 	g.retry, g.delay = time.Time{}, 0
 }
@@ -92,8 +93,9 @@ func (s *State) fail(g *guard, a *Attempt) {
 	}
 	g.reach, g.failed = no, a.turn
 	s.schedule(g)
-	if s.net.left == 0 {
-		s.endRound()
+	s.blockade = s.blockade || s.certain() && s.allFail()
+	if !s.certain() {
+		s.endRound(false)
 	}
 }
 
@@ -116,7 +118,7 @@ func (s *State) Check(a *Attempt, now time.Time) Verdict {
 	switch {
 	case g == nil || g.relay == nil:
 		return Discard
-	case s.isPrimary(g) || !s.blocked(a):
+	case !s.blocked(a):
 		s.confirm(g)
 		return Use
 	case now.Sub(a.waits) > waitLifetime:

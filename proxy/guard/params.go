@@ -38,11 +38,13 @@ const (
 
 // When the network seems to be down; all ours.
 const (
-	patience       = 6  // guards that may fail after one has answered: the primaries, and as many again
-	onlinePatience = 20 // after a directory server has answered
+	patience    = 6               // guards that may fail after one has answered: the primaries, and as many again
+	onlineLasts = 2 * time.Minute // after a directory server has answered, however many fail
 
 	roundMin = time.Second // from one attempt at all primaries to the next
 	roundMax = 30 * time.Second
-	walkMin  = time.Minute // from one attempt at another guard to the next
-	walkMax  = time.Hour
+
+	walkRounds = 1                // before the first attempt at another guard
+	walkMin    = 30 * time.Second // from that to the next
+	walkMax    = time.Hour
 )

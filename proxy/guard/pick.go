@@ -59,16 +59,13 @@ func (s *State) Pick(fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, er
 		return s.begin(p.fitting[i], p.fitting[:i]), nil
 	}
 	if s.allFail() {
-		s.endRound()
+		s.endRound(true)
 		p.until = earlier(p.until, s.net.round)
-	}
-	if s.net.down {
-		p.until = earlier(p.until, s.net.walk)
 	}
 	if !p.until.After(now) {
 		p.until = now.Add(roundMin)
 	}
-	return nil, &WaitError{Until: p.until, Down: s.net.down, Now: now}
+	return nil, &WaitError{Until: p.until, Down: s.Down(), Now: now}
 }
 
 // pick is one search for a guard.
@@ -108,7 +105,7 @@ func (p *pick) choose() int {
 // leastRecent returns, when the network seems to be down and a guard that is no primary is due, the one that
 // has not been tried for longest.
 func (p *pick) leastRecent() int {
-	if p.waits || !p.s.net.down || !p.s.mayWalk() {
+	if p.waits || p.s.net.rounds == 0 || !p.s.mayWalk() {
 		return -1
 	}
 	oldest := -1
@@ -129,13 +126,11 @@ func (p *pick) wait(until time.Time) {
 func (s *State) begin(g *guard, better []*guard) *Attempt {
 	s.turn++
 	a := &Attempt{Relay: g.relay, id: g.id, turn: s.turn}
-	if !s.isPrimary(g) {
-		for _, b := range better {
-			a.better = append(a.better, b.id)
-		}
-		if g.reach != yes {
-			s.walked()
-		}
+	for _, b := range better {
+		a.better = append(a.better, b.id)
+	}
+	if !s.isPrimary(g) && g.reach != yes {
+		s.walked()
 	}
 	g.pending++
 	g.tried = s.now

@@ -17,6 +17,9 @@ func (s *State) rank() {
 	add(s.primary)
 	add(s.sample)
 	s.primary = first
+	for _, g := range first {
+		g.retry = earlier(g.retry, s.now.Add(primaryRetryMax)) // others wait for longer
+	}
 }
 
 // ranked returns the guards that may be used, the best first: primaries, then confirmed ones, then the others

@@ -29,7 +29,6 @@ func (s *State) Update(n Network, now time.Time) {
 	}
 	from := time.UnixMilli(c.ValidAfter)
 	news := !s.from.IsZero() && from.After(s.from)
-	blocked := news && s.allFail() // before anything is tried again
 	s.from, s.to, s.filter = from, time.UnixMilli(c.ValidUntil), n.Filter
 	s.advance(now)
 	if news {
@@ -39,7 +38,7 @@ func (s *State) Update(n Network, now time.Time) {
 	s.follow(listed)
 	s.expire()
 	want := min(minListed, len(listed))
-	if blocked {
+	if news && s.blockade {
 		want = max(want, s.listed()+1)
 	}
 	s.fill(want, listed, n.weight())

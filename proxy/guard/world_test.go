@@ -25,6 +25,7 @@ type world struct {
 	s      *State
 
 	contacted map[wire.ID]bool // links were made to
+	explored  map[wire.ID]bool // and that while they were no primaries
 	used      map[wire.ID]bool // circuits in use went through
 	tries     int
 	waiting   []*Attempt
@@ -37,7 +38,7 @@ func newWorld(t testing.TB, seed uint64, relays int) *world {
 	w := &world{
 		t: t, now: start, real: start, rnd: rand.New(rand.NewPCG(seed, 2)),
 		relays: map[int]*netdoc.Relay{}, dead: map[int]bool{}, mute: map[int]bool{},
-		contacted: map[wire.ID]bool{}, used: map[wire.ID]bool{},
+		contacted: map[wire.ID]bool{}, explored: map[wire.ID]bool{}, used: map[wire.ID]bool{},
 	}
 	for i := range relays {
 		w.add(i)
@@ -91,7 +92,9 @@ func (w *world) consensus() *netdoc.Consensus {
 
 func (w *world) update() {
 	w.s.Update(Network{Consensus: w.consensus()}, w.now)
-	w.check()
+	if w.tries%16 == 0 {
+		w.check()
+	}
 }
 
 // check asserts what holds at every moment.
@@ -163,16 +166,21 @@ func (w *world) dial(fits func(*netdoc.Relay) bool) *netdoc.Relay {
 func (w *world) try(a *Attempt) *netdoc.Relay {
 	w.tries++
 	n := numberOf(a.id)
+	dead := w.off || w.dead[n] || w.relays[n] == nil
+	if !dead {
+		w.contacted[a.id] = true
+		if !w.s.isPrimary(w.s.find(a.id)) {
+			w.explored[a.id] = true
+		}
+	}
 	switch {
-	case w.off || w.dead[n] || w.relays[n] == nil:
+	case dead:
 		w.sleep(5 * time.Second)
 		w.s.Failed(a, w.now)
 	case w.mute[n]:
-		w.contacted[a.id] = true
 		w.sleep(5 * time.Second)
 		w.s.Silent(a, w.now)
 	default:
-		w.contacted[a.id] = true
 		w.sleep(200 * time.Millisecond)
 		w.waiting = append(w.waiting, a)
 		w.s.Built(a, w.now)
@@ -184,6 +192,9 @@ func (w *world) try(a *Attempt) *netdoc.Relay {
 func (w *world) wake() (taken *netdoc.Relay) {
 	var still []*Attempt
 	for _, a := range w.waiting {
+		if w.dead[numberOf(a.id)] {
+			continue // and its circuit with it
+		}
 		switch w.s.Check(a, w.now) {
 		case Use:
 			w.used[a.id] = true

@@ -25,6 +25,13 @@ import (
 const readyWithin = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	if os.Getenv(nodeEnv) != "" {
+		if err := runAsNode(); err != nil {
+			os.Stderr.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {

@@ -60,8 +60,14 @@ func (l *line) WriteTo(p []byte, to net.Addr) (int, error) {
 // inWorld runs f in a bubble, on a network of localnet's usual shape. f's machines are gone when it returns.
 func inWorld(t *testing.T, delay time.Duration, cfg localnet.Config, f func(ctx context.Context, w *world, n *localnet.Network)) {
 	t.Helper()
+	inWorldOver(t, &simnet.PerfectRouter{}, delay, cfg, f)
+}
+
+// inWorldOver is inWorld with another internet.
+func inWorldOver(t *testing.T, router simnet.Router, delay time.Duration, cfg localnet.Config, f func(ctx context.Context, w *world, n *localnet.Network)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{sim: &simnet.Simnet{Router: &simnet.PerfectRouter{}}, delay: delay}
+		w := &world{sim: &simnet.Simnet{Router: router}, delay: delay}
 		cfg.Listen = func(netip.AddrPort) (net.PacketConn, error) {
 			l := &line{SimConn: w.socket()}
 			w.lines = append(w.lines, l)
@@ -79,7 +85,10 @@ func inWorld(t *testing.T, delay time.Duration, cfg localnet.Config, f func(ctx 
 		if err != nil {
 			t.Fatal(err)
 		}
-		clients := []net.PacketConn{w.socket(), w.socket()}
+		clients := make([]net.PacketConn, 6) // f's: clients, and whatever else it runs
+		for i := range clients {
+			clients[i] = w.socket()
+		}
 		w.sim.Start()
 		w.conns = clients // what socket gives to f
 		ctx, cancel := context.WithCancel(t.Context())

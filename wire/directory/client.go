@@ -19,7 +19,7 @@ import (
 
 const (
 	requestTimeout = 30 * time.Second // one request, dial and body included: 2 MB at 100 kB/s with some to spare
-	idleLifetime   = 20 * time.Second // a connection without a request: longer than a short round, shorter than QUIC's own limit
+	idleLifetime   = 20 * time.Second // a connection without a request: longer than a short round, shorter than a server keeps one
 	maxHeader      = 8 << 10          // bytes of headers, either way
 	maxMessage     = 200              // bytes of a server's reason that are kept
 )

@@ -18,7 +18,8 @@ const (
 	serveTimeout   = time.Minute      // a whole request and its answer: a client that takes longer is stalling
 	servedIdle     = 30 * time.Second // a connection without a request: a little more than what clients keep theirs for
 	servedLifetime = 10 * time.Minute // then the client dials anew: nobody holds a connection for ever
-	servedAtOnce   = 16               // requests of one connection that run at once; further ones wait in the transport
+	servedAtOnce   = 16               // requests of one connection that run at once; further ones wait
+	servedOpen     = 64               // and so many are open; a connection with one more is ended: the transport would allow as many as circuits
 )
 
 // Serve answers the requests of one accepted connection by h until the client closes it, it has been idle
@@ -49,29 +50,42 @@ func Serving(h http.Handler) func(ctx context.Context, conn *quic.Conn) {
 	return func(ctx context.Context, conn *quic.Conn) { Serve(ctx, conn, h) }
 }
 
-// serveRequests accepts and answers requests until the connection is dead or has served its time, and then
-// waits for those that run.
+// serveRequests accepts and answers requests until the connection is dead, has served its time, or opens
+// too many of them, and then waits for those that run.
 func serveRequests(conn *quic.Conn, raw *http3.RawServerConn) {
 	ctx, cancel := context.WithTimeout(conn.Context(), servedLifetime)
-	defer cancel()
 	var requests sync.WaitGroup
 	defer requests.Wait()
-	slots := make(chan struct{}, servedAtOnce)
+	defer cancel() // those that wait are not begun any more
+	slots, open := make(chan struct{}, servedAtOnce), make(chan struct{}, servedOpen)
 	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
 		stream, err := conn.AcceptStream(ctx)
 		if err != nil {
 			return
 		}
+		select {
+		case open <- struct{}{}:
+		default:
+			raw.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "")
+			return
+		}
 		stream.SetDeadline(time.Now().Add(serveTimeout))
 		requests.Go(func() {
-			raw.HandleRequestStream(stream)
-			<-slots
+			serveRequest(ctx, stream, raw, slots)
+			<-open
 		})
+	}
+}
+
+// serveRequest answers one request when its turn has come, or refuses it if ctx ends before.
+func serveRequest(ctx context.Context, stream *quic.Stream, raw *http3.RawServerConn, slots chan struct{}) {
+	select {
+	case slots <- struct{}{}:
+		raw.HandleRequestStream(stream)
+		<-slots
+	case <-ctx.Done():
+		stream.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
+		stream.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 	"github.com/quic-go/quic-go/testutils/simnet"
 
 	"torproxy/wire/link"
@@ -141,6 +143,45 @@ func TestServerEndsStalledRequests(t *testing.T) {
 		_, err = stream.Read(make([]byte, 1))
 		if took := time.Since(start); err == nil || (took-serveTimeout).Abs() > time.Second {
 			t.Errorf("ended after %v: %v", took, err)
+		}
+	})
+}
+
+// A connection may have so many requests open, of which a part runs; one with more of them is ended.
+func TestServerEndsGreedyConnections(t *testing.T) {
+	var running, most atomic.Int64
+	silent := func(_ http.ResponseWriter, r *http.Request) {
+		most.Store(max(most.Load(), running.Add(1)))
+		defer running.Add(-1)
+		<-r.Context().Done()
+	}
+	simulated(t, http.HandlerFunc(silent), func(t *testing.T, s *server, n *link.Node, _ *Client) {
+		conn := dialRaw(t, n, s)
+		get := func() {
+			stream, err := conn.OpenStreamSync(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			// HEADERS: GET https /, by indexes of QPACK's static table (RFC 9204), authority "a".
+			if _, err := stream.Write([]byte{0x01, 0x08, 0, 0, 0xc0 | 17, 0xc0 | 23, 0xc0 | 1, 0x50, 0x01, 'a'}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range servedOpen {
+			get()
+		}
+		<-time.After(time.Second)
+		if conn.Context().Err() != nil || running.Load() != servedAtOnce {
+			t.Fatalf("%d requests run, connection: %v", running.Load(), context.Cause(conn.Context()))
+		}
+		get()
+		<-time.After(time.Second)
+		var end *quic.ApplicationError
+		if err := context.Cause(conn.Context()); !errors.As(err, &end) || !end.Remote || end.ErrorCode != quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad) {
+			t.Errorf("with one request more: %v", err)
+		}
+		if running.Load() != 0 || most.Load() != servedAtOnce {
+			t.Errorf("%d requests run still, %d ran at a time", running.Load(), most.Load())
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -21,18 +20,23 @@ const (
 // errContent is an answer whose content coding is unknown or broken.
 var errContent = errors.New("directory: content that does not decode")
 
-// encoder makes whole bodies only, in the calling goroutine; it is safe for concurrent use.
-var encoder = sync.OnceValue(func() *zstd.Encoder {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
-		zstd.WithWindowSize(maxWindow))
-	if err != nil {
-		panic(err)
-	}
-	return e
-})
+// smallBody is what is not worth the tables of the better level, some 5 MB.
+const smallBody = 128 << 10
 
-// compress returns raw as one zstd frame.
-func compress(raw []byte) []byte { return encoder().EncodeAll(raw, nil) }
+// compress returns raw as one zstd frame. The encoder is made for the one use: a document is compressed once
+// a round, and an encoder that is kept holds up to 20 MB.
+func compress(raw []byte) []byte {
+	level, window := zstd.SpeedBetterCompression, maxWindow
+	if len(raw) < smallBody {
+		level, window = zstd.SpeedFastest, smallBody
+	}
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(level),
+		zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		panic(err) // the options are wrong, whatever raw is
+	}
+	return e.EncodeAll(raw, nil)
+}
 
 // decompress returns at most limit bytes out of zstd frames; more are ErrTooLarge.
 func decompress(packed []byte, limit int64) ([]byte, error) {

@@ -58,22 +58,38 @@ func (c *Config) check() error {
 const (
 	dialTimeout   = 5 * time.Second  // a link that takes longer is of no use to the circuit that waits for it
 	dialMemory    = 10 * time.Second // a failed dial is not repeated for so long: circuits must not hammer a dead relay
-	idleTimeout   = 45 * time.Second // no packet at all: the peer is gone (default 30 s; three missed keep-alives)
-	keepAlive     = 15 * time.Second // holds NAT mappings and notices a dead peer while circuits idle (default: never)
 	emptyLifetime = 3 * time.Minute  // a link without a circuit is closed by its dialler after this long
 	emptyGrace    = 30 * time.Second // and by the other side so much later: both at once would meet a circuit that was just opened
 	openLease     = 10 * time.Second // who asked for an empty link has this long, less than the grace, to open a circuit on it
 	retiredLife   = dialTimeout      // an empty link that lost to another; the peer may not know of the other yet
+
+	// A peer that dies without a word is noticed 12 s after its last packet, by who waits for something
+	// from it as by who does not: a ping goes out when nothing has come for keepAlive (default: never), and
+	// the link is dead when nothing has come for idleTimeout behind that (default 30 s; RFC 9000, section
+	// 10.1, counts it from the first packet that wants an answer). In eight seconds the ping is repeated at
+	// least four times over the longest paths of the Internet; as the pauses between repeats double, twice
+	// the time would add one more. The pings also hold NAT mappings. An idle link costs 14 bytes a
+	// second at most in each direction, 28 with the headers of UDP and IPv4.
+	keepAlive   = 4 * time.Second
+	idleTimeout = 8 * time.Second
 
 	// A relay pair shares one link: the default of 100 streams would be 100 circuits.
 	maxCircuits = 16384
 	// HTTP/3 opens three one-way streams (control, two of QPACK); nothing else may open any.
 	maxUniStreams = 3
 
-	// Bytes a stalled circuit may hold per hop. The default grows to 6 MB: too much queue in front of a
-	// slow destination, and the delay of everything behind it. What a hop queues is what a hop delays.
-	streamWindow    = 256 << 10
-	maxStreamWindow = 1 << 20
+	// Bytes a stalled circuit may hold per hop, at the beginning and later. The default grows to 6 MB: too
+	// much queue in front of a slow destination, and the delay of everything behind it: what a hop queues is
+	// what a hop delays. A circuit's four downloads delay its small requests by 30 ms where this grows to
+	// 1 MiB, by 4 ms where it grows to 256 KiB, and carry as much (proxy/PERFORMANCE.md). Over a line with a
+	// round trip of 100 ms it lets one circuit have 20 Mbit/s.
+	streamWindow    = 128 << 10
+	maxStreamWindow = 256 << 10
+
+	// MaxQueued is how many bytes one direction of a circuit may hold in a node that has stopped reading
+	// it: the window, and the cells that were read last.
+	MaxQueued = maxStreamWindow + len(cellBuffer{})
+
 	// The connection's window must exceed what its active circuits use together, or stalled circuits
 	// freeze the others (default 15 MB: fifteen circuits stalled at their window).
 	connWindow    = 8 << 20

@@ -66,40 +66,56 @@ type cellBuffer [16 * wire.CellSize]byte
 
 var cellBuffers = sync.Pool{New: func() any { return new(cellBuffer) }}
 
+// partBuffer holds the part of a cell that has come while the rest is awaited.
+type partBuffer [wire.CellSize]byte
+
+var partBuffers = sync.Pool{New: func() any { return new(partBuffer) }}
+
 // ReadCells reads whole cells as they arrive, as many as there are up to 16, and calls f with them; f may
 // change them in place and must not keep them. It returns when reading fails or f does, with that error.
-// While nothing arrives the stream holds no buffer.
+// While nothing arrives the stream holds no buffer, and while the rest of a cell does not, one of a cell's
+// size: a peer that stops in the middle of a cell ties up no more than one that stops behind it.
 func (s *Stream) ReadCells(f func(cells []byte) error) error {
 	var first [1]byte
 	for {
 		if _, err := s.qs.Peek(first[:]); err != nil {
 			return err
 		}
-		if err := s.readBatch(f); err != nil {
+		if err := s.readBurst(f); err != nil {
 			return err
 		}
 	}
 }
 
-// readBatch reads until it holds no part of a cell any more.
-func (s *Stream) readBatch(f func(cells []byte) error) error {
-	buf := cellBuffers.Get().(*cellBuffer)
-	defer cellBuffers.Put(buf)
+// readBurst reads until it holds no part of a cell any more.
+func (s *Stream) readBurst(f func(cells []byte) error) error {
+	part := partBuffers.Get().(*partBuffer)
+	defer partBuffers.Put(part)
 	have := 0
 	for {
-		n, err := s.qs.Read(buf[have:])
-		have += n
-		if whole := have - have%wire.CellSize; whole > 0 {
-			if err := f(buf[:whole]); err != nil {
-				return err
-			}
-			have = copy(buf[:], buf[whole:have])
-		}
-		if err != nil {
+		var err error
+		if have, err = s.readBatch(part, have, f); err != nil || have == 0 {
 			return err
 		}
-		if have == 0 {
-			return nil
+		if _, err := s.qs.Peek(part[have:]); err != nil { // wait for the rest of the cell, whole
+			return err
 		}
 	}
+}
+
+// readBatch reads what there is behind the bytes of part, gives f the whole cells, and leaves in part what
+// comes behind them.
+func (s *Stream) readBatch(part *partBuffer, have int, f func(cells []byte) error) (left int, err error) {
+	buf := cellBuffers.Get().(*cellBuffer)
+	defer cellBuffers.Put(buf)
+	copy(buf[:], part[:have])
+	n, err := s.qs.Read(buf[have:])
+	have += n
+	whole := have - have%wire.CellSize
+	if whole > 0 {
+		if err := f(buf[:whole]); err != nil {
+			return 0, err
+		}
+	}
+	return copy(part[:], buf[whole:have]), err
 }

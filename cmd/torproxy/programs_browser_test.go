@@ -1,0 +1,74 @@
+//go:build clients && linux
+
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+)
+
+// browserPage has what makes browsers look names up: a script and a picture of other sites, and hints to
+// look up and connect ahead of need.
+func browserPage(rw http.ResponseWriter, r *http.Request) {
+	rw.Header().Set("Content-Type", "text/html")
+	fmt.Fprint(rw, `<!DOCTYPE html>
+<title>page</title>
+<link rel="dns-prefetch" href="//ahead.test">
+<link rel="preconnect" href="http://connected.test">
+<body>
+<img src="http://picture.test/">
+<script src="http://script.test/"></script>
+`)
+}
+
+// browserScript writes into the page, and lets the site ran.test know that it ran.
+func browserScript(rw http.ResponseWriter, r *http.Request) {
+	rw.Header().Set("Content-Type", "text/javascript")
+	fmt.Fprint(rw, `document.body.append("the script " + "has run");
+		let known = new Image();
+		known.src = "http://ran.test/";
+		document.body.append(known);`)
+}
+
+// runs is the site ran.test: /last tells which browser was there last.
+type runs struct {
+	mu   sync.Mutex
+	last string
+}
+
+func (s *runs) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.URL.Path == "/last" {
+		fmt.Fprintln(rw, s.last)
+		return
+	}
+	s.last = r.UserAgent()
+}
+
+const chromiumHeadless = `chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir=$D/chromium `
+
+// firefox draws a page with a profile that leaves names to the proxy or not.
+func firefox(remoteNames, url string) string {
+	return fmt.Sprintf(`mkdir profile
+		cat >profile/user.js <<-END
+			user_pref("network.proxy.type", 1);
+			user_pref("network.proxy.socks", "127.0.0.1");
+			user_pref("network.proxy.socks_port", 9050);
+			user_pref("network.proxy.socks_version", 5);
+			user_pref("network.proxy.socks_remote_dns", %[1]s);
+			user_pref("network.proxy.socks5_remote_dns", %[1]s);
+			user_pref("network.proxy.failover_direct", false);
+			user_pref("network.proxy.allow_bypass", false);
+			user_pref("network.trr.mode", 5);
+		END
+		timeout -k 1 40 firefox-esr --headless --no-remote --profile $D/profile --window-size 400,300 --screenshot $D/page.png %[2]s >log 2>&1 || cat log
+		[ -s page.png ] && curl -q -sS -x socks5h://$S http://ran.test/last`, remoteNames, url)
+}
+
+var browserUses = []use{
+	{name: "Chromium, SOCKS", script: chromiumHeadless + `--proxy-server=socks5://$S --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
+	{name: "Chromium, front door", script: chromiumHeadless + `--proxy-server=http://$H --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
+	{name: "Firefox", script: firefox("true", "http://browser.test/"), says: `Firefox/`},
+}

@@ -1,0 +1,290 @@
+package localnet_test
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"torproxy/proxy"
+	"torproxy/proxy/circuit"
+	"torproxy/proxy/localnet"
+	"torproxy/wire"
+	"torproxy/wire/link"
+	"torproxy/wire/netdoc"
+	"torproxy/wire/onion"
+)
+
+// requestSize is what a small request has answered.
+const requestSize = 1 << 10
+
+// times collects how long single operations took.
+type times []time.Duration
+
+// quantile returns the smallest time that is not below the part q of all.
+func (t times) quantile(q float64) time.Duration {
+	if len(t) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(t))
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+}
+
+func (t *times) take(f func() error) error {
+	began := time.Now()
+	err := f()
+	*t = append(*t, time.Since(began))
+	return err
+}
+
+// report makes a metric of a quantile: p50-us and so on.
+func (t times) report(b *testing.B, name string, q float64) {
+	b.ReportMetric(float64(t.quantile(q).Nanoseconds())/1e3, name)
+}
+
+// BenchmarkSmallRequest asks for 1 KiB over a connection that is open, through a circuit that stands.
+func BenchmarkSmallRequest(b *testing.B) {
+	for _, hops := range []int{3, 5} {
+		bothWays(b, hops, func(b *testing.B, w way) {
+			conn := open(b, w, startSource(b))
+			var took times
+			for b.Loop() {
+				if err := took.take(func() error { return pull(conn, requestSize) }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			took.report(b, "p50-us", 0.5)
+			took.report(b, "p95-us", 0.95)
+		})
+	}
+}
+
+// BenchmarkOpenRequest opens a connection for each small request: the exit, or the last node of the chain,
+// makes a new one to the destination.
+func BenchmarkOpenRequest(b *testing.B) {
+	bothWays(b, 3, func(b *testing.B, w way) {
+		to := startSource(b)
+		open(b, w, to)
+		var took times
+		for b.Loop() {
+			err := took.take(func() error {
+				conn, err := w.Open(b.Context(), to)
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				return pull(conn, requestSize)
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		took.report(b, "p50-us", 0.5)
+	})
+}
+
+// BenchmarkUnderLoad asks for 1 KiB at a time while nobody else does anything (load=idle), while four
+// downloads run through the same circuit or chain (load=same), and through others (load=other).
+func BenchmarkUnderLoad(b *testing.B) {
+	c := startClient(b, startNetwork(b, localnet.Config{}), proxy.Config{Hops: 3}).awaitReady(b)
+	bare := startBare(b, 3)
+	for _, k := range []struct {
+		name        string
+		small, bulk way
+	}{
+		{"load=idle/way=bare", bare, nil}, {"load=idle/way=onion", onions{c.Proxy, "small"}, nil},
+		{"load=same/way=bare", bare, bare}, {"load=same/way=onion", onions{c.Proxy, "small"}, onions{c.Proxy, "small"}},
+		{"load=other/way=bare", bare, startBare(b, 3)}, {"load=other/way=onion", onions{c.Proxy, "small"}, onions{c.Proxy, "bulk"}},
+	} {
+		b.Run(k.name, func(b *testing.B) {
+			to := startSource(b)
+			conn := open(b, k.small, to)
+			if k.bulk != nil {
+				defer load(b, k.bulk, to, 4)()
+			}
+			var took times
+			for b.Loop() {
+				if err := took.take(func() error { return pull(conn, requestSize) }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			took.report(b, "p50-us", 0.5)
+			took.report(b, "p95-us", 0.95)
+		})
+	}
+}
+
+// load keeps so many downloads running until stop is called.
+func load(b testing.TB, w way, to netip.AddrPort, flows int) (stop func()) {
+	var running sync.WaitGroup
+	var conns []io.ReadWriteCloser
+	for range flows {
+		conn := open(b, w, to)
+		conns = append(conns, conn)
+		if err := pull(conn, 4<<20); err != nil { // it is at its full speed when this returns
+			b.Fatal(err)
+		}
+		running.Go(func() { pull(conn, 1<<40) }) // until it is closed
+	}
+	return func() {
+		for _, conn := range conns {
+			conn.Close()
+		}
+		running.Wait()
+	}
+}
+
+// BenchmarkBuild builds circuits over links that are up (way=onion). Its limit (way=bare) is what must be
+// done anyway, one after the other: for each hop the cryptography of its handshake, at the relay and at the
+// client, and a byte there and back over one link.
+func BenchmarkBuild(b *testing.B) {
+	for _, hops := range []int{3, 5} {
+		b.Run(fmt.Sprintf("hops=%d/way=bare", hops), func(b *testing.B) {
+			one := startBare(b, 1)
+			conn := open(b, one, startSource(b))
+			shake := newHandshake(b, hops)
+			var took times
+			for b.Loop() {
+				err := took.take(func() error {
+					for range hops {
+						if err := pull(conn, 1); err != nil {
+							return err
+						}
+					}
+					return shake.run()
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			took.report(b, "p50-us", 0.5)
+		})
+		b.Run(fmt.Sprintf("hops=%d/way=onion", hops), func(b *testing.B) {
+			n := startNetwork(b, localnet.Config{})
+			c := startClient(b, n, proxy.Config{Hops: hops}).awaitReady(b)
+			node, err := link.NewNode(link.Config{Conn: udpOn(b, "127.0.0.1")})
+			if err != nil {
+				b.Fatal(err)
+			}
+			runNode(b, node)
+			path := pathOf(b, c.Consensus(), hops)
+			var took times
+			if err := build(b.Context(), node, path); err != nil { // the links
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if err := took.take(func() error { return build(b.Context(), node, path) }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			took.report(b, "p50-us", 0.5)
+		})
+	}
+}
+
+// build makes a circuit and gives it up.
+func build(ctx context.Context, node *link.Node, path []*netdoc.Relay) error {
+	c, err := circuit.Build(ctx, node, path)
+	if err != nil {
+		return err
+	}
+	c.Close()
+	c.Run(ctx) // of a closed circuit: it says good-bye and returns
+	return nil
+}
+
+// pathOf takes the first relays of a consensus.
+func pathOf(t testing.TB, c *netdoc.Consensus, hops int) []*netdoc.Relay {
+	var path []*netdoc.Relay
+	for i := range c.Relays {
+		if r := &c.Relays[i]; len(path) < hops && r.OnionKey() != nil {
+			path = append(path, r)
+		}
+	}
+	if len(path) < hops {
+		t.Fatalf("%d relays for %d hops", len(path), hops)
+	}
+	return path
+}
+
+// handshake is the cryptography of building a circuit, without a network.
+type handshake struct {
+	path  []onion.Hop
+	rings []*onion.Keyring
+}
+
+func newHandshake(t testing.TB, hops int) *handshake {
+	h := &handshake{}
+	for range hops {
+		_, identity, err := ed25519.GenerateKey(nil)
+		key, keyErr := onion.GenerateKey()
+		if err := cmp.Or(err, keyErr); err != nil {
+			t.Fatal(err)
+		}
+		id := wire.PublicID(identity)
+		h.path = append(h.path, onion.Hop{ID: id, OnionKey: key.Public()})
+		h.rings = append(h.rings, onion.NewKeyring(id, key, 1<<20))
+	}
+	return h
+}
+
+func (h *handshake) run() error {
+	packet, client, err := onion.Create(h.path, time.Now())
+	if err != nil {
+		return err
+	}
+	peeled := make([]*onion.Peeled, len(h.path))
+	for i := range peeled {
+		if peeled[i], err = h.rings[i].Peel(packet, time.Now()); err != nil {
+			return err
+		}
+		packet = peeled[i].Packet
+	}
+	var created []byte
+	for i := len(peeled) - 1; i >= 0; i-- {
+		status := wire.StatusForwarded
+		if peeled[i].Last {
+			status = wire.StatusReady
+		}
+		if created, _, err = peeled[i].Answer(status, created); err != nil {
+			return err
+		}
+	}
+	_, err = client.Finish(created)
+	return err
+}
+
+// BenchmarkConnections opens connections through the SOCKS port, 50 at a time, each for one small request.
+func BenchmarkConnections(b *testing.B) {
+	c := startClient(b, startNetwork(b, localnet.Config{}), proxy.Config{Hops: 3}).awaitReady(b)
+	to := startSource(b).String()
+	work := make(chan struct{})
+	var workers sync.WaitGroup
+	for range 50 {
+		workers.Go(func() {
+			for range work {
+				conn, err := c.trySOCKS(to)
+				if err != nil {
+					b.Error(err)
+					continue
+				}
+				if err := pull(conn, requestSize); err != nil {
+					b.Error(err)
+				}
+				conn.Close()
+			}
+		})
+	}
+	for b.Loop() {
+		work <- struct{}{}
+	}
+	close(work)
+	workers.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "conns/s")
+}

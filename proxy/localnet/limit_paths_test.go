@@ -1,0 +1,215 @@
+package localnet_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"torproxy/proxy"
+	"torproxy/proxy/localnet"
+	"torproxy/relay"
+)
+
+// TestLongPaths measures, in virtual time, what a download of 4 MiB and a small page need through three
+// hops over lines of 50 ms and 20 Mbit/s, with and without loss, beside a bare chain over the same lines.
+// What is lost is chance, and goroutines run in no fixed order, so that only medians of some runs mean
+// anything; without loss a circuit must come near the chain. go test -v prints the figures.
+func TestLongPaths(t *testing.T) {
+	runs := 5
+	if testing.Short() {
+		runs = 1
+	}
+	for _, loss := range []float64{0, 0.01} {
+		var circuits, chains paths
+		for seed := range runs {
+			bare, onion := measurePaths(t, loss, uint64(seed))
+			chains, circuits = append(chains, bare), append(circuits, onion)
+		}
+		for _, k := range []struct {
+			name string
+			p    paths
+		}{{"bare chain", chains}, {"circuit", circuits}} {
+			t.Logf("%.0f %% loss, %-10s  %5.2f Mbit/s   page of 30 KB on an open connection %4d ms", loss*100, k.name, k.p.rate(), k.p.page().Milliseconds())
+		}
+		if loss == 0 && circuits.rate() < 0.8*chains.rate() {
+			t.Errorf("a circuit carries %.2f Mbit/s, a bare chain %.2f", circuits.rate(), chains.rate())
+		}
+	}
+}
+
+// path is what one run measured.
+type path struct{ bulk, page time.Duration }
+
+type paths []path
+
+const (
+	pathBulk = 4 << 20
+	pathPage = 30 << 10
+)
+
+// rate is the median of the downloads' rates, in Mbit/s.
+func (p paths) rate() float64 {
+	var all []time.Duration
+	for _, one := range p {
+		all = append(all, one.bulk)
+	}
+	return pathBulk * 8 / times(all).quantile(0.5).Seconds() / 1e6
+}
+
+func (p paths) page() time.Duration {
+	var all []time.Duration
+	for _, one := range p {
+		all = append(all, one.page)
+	}
+	return times(all).quantile(0.5)
+}
+
+// measurePaths runs a network and a chain on one internet, one behind the other.
+func measurePaths(t *testing.T, loss float64, seed uint64) (bare, onion path) {
+	const hops = 3
+	wires := newInternet(loss, 20e6, 100*time.Millisecond, seed)
+	cfg := localnet.Config{Relay: func(_ int, c *relay.Config) { c.Dial = dialSource }}
+	inWorldOver(t, wires, 50*time.Millisecond, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
+		running, stop := context.WithCancel(ctx)
+		defer stop()
+		var all sync.WaitGroup
+		p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0], Hops: hops})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		all.Go(func() { p.Run(running) })
+		chain := bareInWorld(t, w, running, &all, hops)
+		<-p.Ready()
+		bare = measurePath(t, ctx, chain, wires)
+		onion = measurePath(t, ctx, onions{proxy: p}, wires)
+		stop()
+		all.Wait()
+	})
+	return bare, onion
+}
+
+// bareInWorld runs a bare chain on the machines that a world has left.
+func bareInWorld(t *testing.T, w *world, ctx context.Context, all *sync.WaitGroup, hops int) *bareClient {
+	var nodes []bareAt
+	for _, conn := range w.conns[2 : 2+hops] {
+		node, err := newBareNode(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		node.dial = dialSource
+		all.Go(func() { node.node.Run(ctx) })
+		nodes = append(nodes, node.at())
+	}
+	c, err := chainOf(w.conns[1], nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all.Go(func() { c.node.Run(ctx) })
+	return c
+}
+
+// dialSource is a relay's way to a source in virtual time.
+func dialSource(context.Context, string, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	go serveSource(there)
+	return here, nil
+}
+
+func measurePath(t *testing.T, ctx context.Context, w way, wires *internet) (took path) {
+	conn, err := w.Open(ctx, netip.MustParseAddrPort("198.41.0.4:80"))
+	if err != nil {
+		t.Error(err)
+		return took
+	}
+	defer conn.Close()
+	if err := pull(conn, 1); err != nil {
+		t.Error(err)
+	}
+	wires.harsh.Store(true)
+	defer wires.harsh.Store(false)
+	for _, k := range []struct {
+		size int
+		took *time.Duration
+	}{{pathPage, &took.page}, {pathBulk, &took.bulk}} {
+		began := time.Now()
+		if err := pull(conn, k.size); err != nil {
+			t.Error(err)
+		}
+		*k.took = time.Since(began)
+	}
+	return took
+}
+
+// TestSlowReader runs four downloads through one circuit of which one is not read at all, and one more
+// through another circuit with it: nobody else slows down.
+func TestSlowReader(t *testing.T) {
+	alone := slowReader(t, 0)
+	beside := slowReader(t, 1)
+	t.Logf("four downloads of 4 MiB alone: %v; beside one of which nothing is read: %v", alone, beside)
+	if slices.Max(beside) > slices.Max(alone)*5/4 {
+		t.Errorf("a reader that stands still slows the others: %v, alone %v", beside, alone)
+	}
+}
+
+// slowReader returns how long four downloads took beside so many that are not read.
+func slowReader(t *testing.T, stuck int) (took times) {
+	wires := newInternet(0, 20e6, 100*time.Millisecond, 1)
+	cfg := localnet.Config{Relays: 6, Exits: 2, Relay: func(_ int, c *relay.Config) { c.Dial = dialSource }}
+	inWorldOver(t, wires, 50*time.Millisecond, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
+		running, stop := context.WithCancel(ctx)
+		defer stop()
+		var all sync.WaitGroup
+		p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0]})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		all.Go(func() { p.Run(running) })
+		<-p.Ready()
+		wires.harsh.Store(true)
+		for range stuck {
+			conn := openIn(t, ctx, p)
+			defer conn.Close()
+			go pull(unread{conn}, 1<<30)
+		}
+		<-time.After(30 * time.Second) // it has all that it is granted
+		took = make(times, 4)
+		var flows sync.WaitGroup
+		for i := range took {
+			flows.Go(func() {
+				conn := openIn(t, ctx, p)
+				defer conn.Close()
+				began := time.Now()
+				if err := pull(conn, 4<<20); err != nil {
+					t.Error(err)
+				}
+				took[i] = time.Since(began)
+			})
+		}
+		flows.Wait()
+		wires.harsh.Store(false)
+		stop()
+		all.Wait()
+	})
+	return took
+}
+
+func openIn(t *testing.T, ctx context.Context, p *proxy.Proxy) io.ReadWriteCloser {
+	conn, err := onions{proxy: p}.Open(ctx, netip.MustParseAddrPort("198.41.0.4:80"))
+	if err != nil {
+		panic(fmt.Sprint("no connection: ", err)) // a bubble cannot end from another goroutine
+	}
+	return conn
+}
+
+// unread writes, and reads nothing.
+type unread struct{ io.ReadWriter }
+
+func (unread) Read([]byte) (int, error) { return 0, io.EOF }

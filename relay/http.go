@@ -1,0 +1,160 @@
+package relay
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync/atomic"
+	"time"
+
+	"torproxy/wire"
+	"torproxy/wire/mux"
+)
+
+// Streams of kind http: the client sends a request, and the exit makes it (HTTP.md). One exchange:
+//
+//	1  read the request's head, strictly            request.go
+//	2  take out what must not pass                  fields.go
+//	3  send it over a connection of the circuit     web.go, dial.go
+//	4  CONNECTED, interim replies, the reply's head reply.go, fields.go
+//	5  its body as it comes, its trailer, FIN       reply.go
+//	5' after 101, bytes both ways                   upgrade.go
+//
+// What the reply asks a person to open is marked in step 4 (openlinks.go).
+
+// exchange is one request and its reply.
+type exchange struct {
+	hop    *lastHop
+	stream *mux.Stream
+	in     *bufio.Reader // the stream
+	req    *request
+	conn   atomic.Pointer[webConn] // the newest that net/http has chosen
+
+	interim int // replies before the last
+}
+
+// serveHTTP serves one stream of kind http. When the client ends the stream, or the circuit ends, the
+// request is given up and its connection with it.
+func (h *lastHop) serveHTTP(st *mux.Stream) {
+	if trace := h.relay.cfg.Trace.Begin; trace != nil {
+		trace(st.Target())
+	}
+	ctx, cancel := context.WithCancel(h.ctx)
+	defer cancel()
+	st.OnDone(cancel)
+	x := &exchange{hop: h, stream: st, in: bufio.NewReaderSize(st, wire.MaxBody)}
+	if reason := x.run(ctx); reason != 0 {
+		st.End(reason)
+	}
+}
+
+// run returns why the exchange failed, zero if it did not.
+func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
+	if !x.hop.relay.dialer.policy().IsExit() {
+		return wire.ReasonPolicy
+	}
+	if _, _, err := splitTarget(x.stream.Target()); err != nil {
+		return wire.ReasonDNS
+	}
+	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))
+	var err error
+	if x.req, err = readRequest(x.in, x.stream.Target()); err != nil {
+		return x.failed(err)
+	}
+	resp, err := x.hop.web.transport.RoundTrip(x.outgoing(ctx))
+	if err != nil {
+		return x.failed(err)
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return x.switchProtocols(resp)
+	}
+	defer resp.Body.Close()
+	return x.reply(resp)
+}
+
+// outgoing makes the request that goes to the destination.
+func (x *exchange) outgoing(ctx context.Context) *http.Request {
+	q := x.req
+	if _, ok := q.header["User-Agent"]; !ok {
+		q.header["User-Agent"] = nil // else net/http gives its own
+	}
+	if q.upgrade {
+		q.header.Set("Connection", "Upgrade")
+		q.header.Set("Upgrade", "websocket")
+	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:        func(info httptrace.GotConnInfo) { x.use(info.Conn) },
+		Got1xxResponse: x.inform,
+	})
+	out := &http.Request{
+		Method: q.method, URL: q.url(x.stream.Target()), Host: q.host, Header: q.header,
+		Body: q.body(x.in), ContentLength: q.length, Trailer: q.trailer,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	return out.WithContext(ctx)
+}
+
+// inform passes an interim reply on. 100 is only for who waits for it.
+func (x *exchange) inform(code int, header textproto.MIMEHeader) error {
+	if x.interim++; x.interim > maxInterim {
+		return errors.New("relay: too many interim replies")
+	}
+	fields := http.Header(header)
+	if code == http.StatusContinue && !x.req.expects() {
+		return nil
+	}
+	strip(fields)
+	_, err := x.write(appendHead(nil, code, "", fields))
+	return err
+}
+
+// write sends a part of the reply. The first says that the destination has answered.
+func (x *exchange) write(p []byte) (int, error) {
+	x.stream.Connect()
+	return x.stream.Write(p)
+}
+
+// use takes a connection that net/http has chosen, which may be another one when the first has failed.
+func (x *exchange) use(conn net.Conn) {
+	c, ok := conn.(*webConn)
+	if !ok {
+		return
+	}
+	x.conn.Store(c)
+	x.stream.SetReadDeadline(time.Time{})
+	c.user.Store(x)
+}
+
+// lost is called when a connection is closed. net/http waits for a body that it sends, even if nobody takes
+// it any more; so reading it must end.
+func (x *exchange) lost(c *webConn) {
+	if x.conn.Load() == c && !c.piped.Load() {
+		x.stream.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// failed is what the client is told of a failure before the reply. All that a destination did wrong after
+// it was connected, malformed replies included, is one reason.
+func (x *exchange) failed(err error) wire.Reason {
+	var dialled *dialError
+	var timeout interface{ Timeout() bool }
+	c := x.conn.Load()
+	switch {
+	case errors.As(err, &dialled):
+		return dialled.reason
+	case errors.Is(err, errRequest):
+		return wire.ReasonUnsupported
+	case c != nil && c.quiet.Load():
+		return wire.ReasonTimeout
+	case errors.Is(err, mux.ErrDeadline) && c != nil:
+		return wire.ReasonReset // of the body, when the connection was lost
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return wire.ReasonTimeout
+	default:
+		return wire.ReasonReset
+	}
+}
