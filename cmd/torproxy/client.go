@@ -16,6 +16,7 @@ import (
 	"torproxy/proxy/frontdoor"
 	"torproxy/proxy/localnet"
 	"torproxy/proxy/socks"
+	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
 
@@ -231,13 +232,22 @@ func (c *client) serveSOCKS(ctx context.Context) error {
 
 func (c *client) serveHTTP(ctx context.Context) error {
 	return frontdoor.New(frontdoor.Config{
-		Dial: func(ctx context.Context, r frontdoor.Request) (net.Conn, error) {
-			return c.proxy.Dial(ctx, proxy.Request{Target: r.Target, Isolation: c.labels.http(r.Isolation)})
-		},
+		Dial:    c.dialHTTP,
 		Backend: &backend{client: c},
 		Own:     c.listeners.HasTarget,
 		Log:     c.log,
 	}).Serve(ctx, c.http)
+}
+
+// dialHTTP is the front door's Dial.
+func (c *client) dialHTTP(ctx context.Context, r frontdoor.Request) (net.Conn, error) {
+	wanted := proxy.Request{
+		Target: r.Target, Isolation: c.labels.http(r.Isolation), Early: r.Early, After: r.After, Pushed: r.Pushed,
+	}
+	if r.HTTP {
+		wanted.Kind = wire.KindHTTP
+	}
+	return c.proxy.Dial(ctx, wanted)
 }
 
 // progress tells how far the start is. It is called from one goroutine.

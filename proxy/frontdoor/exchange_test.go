@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,12 +24,12 @@ import (
 type deadStream struct {
 	net.Conn
 	err    error
-	closed bool
+	closed atomic.Bool
 }
 
 func (s *deadStream) Read([]byte) (int, error)    { return 0, s.err }
 func (s *deadStream) Write(p []byte) (int, error) { return len(p), nil }
-func (s *deadStream) Close() error                { s.closed = true; return nil }
+func (s *deadStream) Close() error                { s.closed.Store(true); return nil }
 
 // lazyDialer is a Dial that learns only from After that a stream came to nothing, as streams over which exits make
 // requests do.
@@ -98,7 +99,7 @@ func TestForwardTriesAgain(t *testing.T) {
 			if r.StatusCode != test.status || len(l.asked) != test.dials {
 				t.Errorf("%s after %d dials, want %d after %d", r.Status, len(l.asked), test.status, test.dials)
 			}
-			if dead, ok := first.(*deadStream); ok && !dead.closed {
+			if dead, ok := first.(*deadStream); ok && !dead.closed.Load() {
 				t.Error("the stream that failed is open still")
 			}
 			if test.dials == 2 && (l.asked[1].After != first || l.asked[0].After != nil || !l.asked[1].HTTP || l.asked[1].Target != "a.test:80") {
