@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"torproxy/proxy/circuit"
+	"torproxy/proxy/route"
 	"torproxy/wire/directory"
 	"torproxy/wire/netdoc"
 )
@@ -58,7 +61,7 @@ func (p *Proxy) Progress() Progress {
 	if trouble != nil {
 		return Progress{percentBuilding, "no circuit can be built any more: " + probableCause(trouble)}
 	}
-	return Progress{percentReady, p.readySummary()}
+	return Progress{percentReady, p.readySummary(c)}
 }
 
 func buildingSummary(c *netdoc.Consensus, trouble error) string {
@@ -78,13 +81,23 @@ func probableCause(err error) string {
 	return err.Error()
 }
 
-// readySummary says that the proxy is ready and, if the consensus in use should have been followed by
-// another, why it was not and until when it is good.
-func (p *Proxy) readySummary() string {
+// readySummary says that the proxy is ready and what nevertheless is not as it should be: why the consensus in
+// use was not followed by another, and until when it is good; which ports no exit leads to.
+func (p *Proxy) readySummary(c *netdoc.Consensus) string {
+	summary := "ready"
 	if err := p.follower.Stale(); err != nil {
-		return "ready, with an old consensus: " + err.Error()
+		summary = "ready, with an old consensus: " + err.Error()
 	}
-	return "ready"
+	var ports []string
+	for _, a := range p.demand.wanted(p.cfg.Hops) {
+		if _, none := errors.AsType[*route.NoExit](p.routableTo(c, a.req)); none && a.Choice == "" {
+			ports = append(ports, strconv.Itoa(int(a.Port)))
+		}
+	}
+	if len(ports) > 0 {
+		summary += "; no exit of this network leads to port " + strings.Join(ports, ", ")
+	}
+	return summary
 }
 
 // report tells Config.Progress about every change until ctx ends.

@@ -117,7 +117,7 @@ func (b *build) begin(req route.Request) bool {
 	if b.begun == buildAttempts {
 		return false
 	}
-	relays, err := route.Choose(b.consensus, req, b.proxy.rnd)
+	relays, err := b.proxy.routes.Of(b.consensus).Choose(req, b.proxy.rnd)
 	if err != nil {
 		b.noRoute = err
 		return false

@@ -34,19 +34,8 @@ type want struct {
 
 // fits reports whether a circuit along a route would do.
 func (w *want) fits(route []*netdoc.Relay) bool {
-	exit := route[len(route)-1]
-	if _, avoided := w.avoid[exit.ID]; avoided || !exitFits(exit, w.target) {
-		return false
-	}
-	if len(w.exit) > 0 && !w.exit.Match(exit) {
-		return false
-	}
-	for _, r := range route {
-		if w.exclude.Match(r) {
-			return false
-		}
-	}
-	return true
+	_, avoided := w.avoid[route[len(route)-1].ID]
+	return !avoided && serves(route, w.route(len(route)))
 }
 
 // route asks for relays of a circuit that would do.

@@ -161,3 +161,10 @@ func TestBoundedBuilds(t *testing.T) {
 		}
 	})
 }
+
+// hurried returns a context that ends soon.
+func hurried(t *testing.T, after time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), after)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"torproxy/proxy/need"
 	"torproxy/proxy/route"
 	"torproxy/wire/netdoc"
 )
@@ -15,23 +15,36 @@ import (
 // waitReady is how long a Dial waits for the network before it says what is missing.
 const waitReady = 20 * time.Second
 
-// outlook is whether one consensus has a route of our length, found out once: a consensus never changes.
-// A copy of it with more onion keys is another one.
-type outlook struct {
+// outlooks is whether one consensus has routes of our length, and where to. Each is found out once: a
+// consensus never changes, and a copy of it with more onion keys is another one. The zero kind is anywhere.
+type outlooks struct {
+	mu        sync.Mutex
 	consensus *netdoc.Consensus
-	err       error // why there is no route
+	found     map[need.Kind]error // why there is none
 }
 
-// outlooks remembers the last outlook.
-type outlooks struct{ last atomic.Pointer[outlook] }
+// maxOutlooks bounds the kinds that are remembered; those that are predicted are fewer.
+const maxOutlooks = 64
 
 // routable reports why the consensus has no route of our length, nil if it has.
 func (p *Proxy) routable(c *netdoc.Consensus) error {
-	if o := p.outlooks.last.Load(); o != nil && o.consensus == c {
-		return o.err
+	return p.routableTo(c, route.Request{Hops: p.cfg.Hops})
+}
+
+// routableTo reports why the consensus has no route for circuits of a kind, nil if it has.
+func (p *Proxy) routableTo(c *netdoc.Consensus, req route.Request) error {
+	o := &p.outlooks
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.consensus != c || len(o.found) > maxOutlooks {
+		o.consensus, o.found = c, map[need.Kind]error{}
 	}
-	_, err := route.Choose(c, route.Request{Hops: p.cfg.Hops}, p.rnd)
-	p.outlooks.last.Store(&outlook{c, err})
+	kind := kindOf(req)
+	err, known := o.found[kind]
+	if !known {
+		err = p.routes.Of(c).Check(req)
+		o.found[kind] = err
+	}
 	return err
 }
 

@@ -12,14 +12,6 @@ import (
 	"torproxy/wire/netdoc"
 )
 
-const (
-	defaultSpares = 3
-	usedLifetime  = 10 * time.Minute // a circuit takes no new streams so long after its first
-	spareLifetime = 30 * time.Minute // an unused one is replaced: its relays may have left the consensus
-	tendInterval  = 15 * time.Second
-	closeTimeout  = 30 * time.Second // for an exit to answer the end of a retired circuit's last stream
-)
-
 // held is a circuit in the pool. Its fields are under pool.mu.
 type held struct {
 	circuit   *circuit.Circuit
@@ -33,6 +25,7 @@ type held struct {
 	streams   map[*circuit.Conn]stream
 	ending    int // streams that were closed, and whose last bytes may be on their way
 	lastClose time.Time
+	slow      int // answers in a row that were
 }
 
 // stream is what the pool remembers of an open stream, to show it to its user.
@@ -57,6 +50,7 @@ type pool struct {
 	slots    chan struct{} // one in it for each circuit being made, of maxBuilding
 	lost     bool          // a spare has ended by itself
 	watched  chan struct{} // closed by the next change; nil: nobody watches
+	replaced time.Time     // when a circuit was last retired for being slow
 	in, out  int64         // bytes that the circuits which have ended have carried
 	spares   chan struct{} // of size 1: a spare was taken or lost
 	running  sync.WaitGroup
@@ -89,13 +83,12 @@ func (p *pool) labelled(isolation, choice string) label {
 	return label{isolation, choice, p.identity}
 }
 
-// take returns a circuit for a stream: one of the same label, else a spare, which gets the label. It
-// counts as pending until opened or released. Nil: none fits.
-func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
+// take returns a circuit for a stream: one of the same label, else a spare, which gets the label; fresh says
+// so. It counts as pending until opened or released. Nil: none fits.
+func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) (best *held, fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	var best *held
 	for _, h := range p.circuits {
 		if h.retired || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
 			continue
@@ -108,9 +101,9 @@ func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
 		}
 	}
 	if best == nil {
-		return nil
+		return nil, false
 	}
-	if !best.used {
+	if fresh = !best.used; fresh {
 		best.used, best.label, best.firstUse = true, l, now
 		best.retired = l.identity != p.identity
 		if best.reserved != nil {
@@ -120,7 +113,7 @@ func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) *held {
 		p.changedLocked()
 	}
 	best.pending++
-	return best
+	return best, fresh
 }
 
 // better prefers a circuit that is in use already to a spare, and of two alike the older.
@@ -148,11 +141,25 @@ func (p *pool) add(id string, c *circuit.Circuit, t *turn, run func(*circuit.Cir
 	if t != nil && t.waiting > 0 && !t.given {
 		h.reserved, t.gives, t.given = t, h, true
 	}
+	if h.spare() && p.sparesLocked() > maxUnused {
+		h.retired = true
+		c.Close()
+	}
 	p.arrivedLocked()
 	p.running.Go(func() {
 		run(c)
 		p.remove(h)
 	})
+}
+
+// sparesLocked counts the spares. p.mu is held.
+func (p *pool) sparesLocked() (n int) {
+	for _, h := range p.circuits {
+		if h.spare() {
+			n++
+		}
+	}
+	return n
 }
 
 // whileOpen runs f in a goroutine that close waits for; false, and not, if the pool is closed.
@@ -181,16 +188,19 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	h.streams[conn] = s
 	p.changedLocked()
 	p.mu.Unlock()
+	var closed time.Time
 	conn.OnClose(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(h.streams, conn)
 		h.ending++
-		h.lastClose = time.Now()
+		closed = time.Now()
+		h.lastClose = closed
 		p.changedLocked()
 	}, func() {
 		p.mu.Lock()
 		h.ending--
+		p.answeredLocked(h, time.Since(closed))
 		p.mu.Unlock()
 		p.closeIfDone(h)
 	})
@@ -213,6 +223,7 @@ func (p *pool) dropped(h *held, conn *circuit.Conn) {
 	conn.Close()
 	p.mu.Lock()
 	delete(h.streams, conn)
+	p.changedLocked()
 	p.mu.Unlock()
 	p.closeIfDone(h)
 }
@@ -222,42 +233,6 @@ func (p *pool) hold(h *held) {
 	p.mu.Lock()
 	h.pending++
 	p.mu.Unlock()
-}
-
-func (p *pool) retire(h *held) {
-	p.mu.Lock()
-	h.retired = true
-	p.changedLocked()
-	p.mu.Unlock()
-	p.closeIfDone(h)
-}
-
-// retireAll retires every circuit that has carried a stream, and those that dials of this moment will take.
-func (p *pool) retireAll() {
-	p.mu.Lock()
-	p.identity++
-	p.changedLocked()
-	var used []*held
-	for _, h := range p.circuits {
-		if h.used {
-			h.retired = true
-			used = append(used, h)
-		}
-	}
-	p.mu.Unlock()
-	for _, h := range used {
-		p.closeIfDone(h)
-	}
-}
-
-func (p *pool) closeIfDone(h *held) {
-	p.mu.Lock()
-	ended := h.ending == 0 || time.Since(h.lastClose) > closeTimeout
-	done := h.retired && h.pending == 0 && len(h.streams) == 0 && ended
-	p.mu.Unlock()
-	if done {
-		h.circuit.Close()
-	}
 }
 
 // remove forgets a circuit that has ended.
@@ -272,45 +247,6 @@ func (p *pool) remove(h *held) {
 	if !h.used {
 		p.lost = p.lost || !h.retired
 		p.wakeSpares()
-	}
-}
-
-// tend retires circuits that are past their time, and closes those whose exits do not answer in time.
-func (p *pool) tend(now time.Time) {
-	p.retireIf(func(h *held) bool {
-		return h.used && now.Sub(h.firstUse) > usedLifetime || !h.used && now.Sub(h.circuit.Began()) > spareLifetime
-	})
-}
-
-// retireGone retires circuits through relays that a consensus does not list: most often they are dead, and a
-// new stream would wait for them until their link's time-out.
-func (p *pool) retireGone(c *netdoc.Consensus) {
-	p.retireIf(func(h *held) bool {
-		for _, r := range h.circuit.Route() {
-			if _, listed := c.Relay(r.ID); !listed {
-				return true
-			}
-		}
-		return false
-	})
-}
-
-// retireIf retires the circuits that f says, and closes retired ones that are done with.
-func (p *pool) retireIf(f func(*held) bool) {
-	p.mu.Lock()
-	var due []*held
-	for _, h := range p.circuits {
-		if !h.retired && f(h) {
-			h.retired = true
-			p.changedLocked()
-		}
-		if h.retired {
-			due = append(due, h)
-		}
-	}
-	p.mu.Unlock()
-	for _, h := range due {
-		p.closeIfDone(h)
 	}
 }
 

@@ -3,6 +3,9 @@
 // DialContext; package proxy/localnet brings a whole network for its tests.
 //
 //	Dial    which circuit: one of this isolation whose exit fits, else a spare, else a new one    dial.go, pool.go
+//	        and which next, if that fails before a byte of the application has left               errand.go
+//	Conn    one stream, or, as long as it may be moved, one after the other                       conn.go
+//	Why     what was done for each request, which hop said what, how long it took                 record.go
 //	Run     follow the consensus, keep spares, end circuits that are done with                    spares.go, build.go
 //
 // Names are never resolved here: they travel to the exit as they are.
@@ -16,9 +19,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"torproxy/proxy/need"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/directory"
@@ -40,7 +45,8 @@ type Config struct {
 	// opens one of its own, and closes it.
 	Conn net.PacketConn
 
-	// Spares is how many circuits stand ready for what comes next; 0 is three.
+	// Spares is how many circuits to the ports of the web stand ready while the client is in use, at most
+	// 16; 0 is six. Habits add to it: see package need. A negative number: none is ever built ahead.
 	Spares int
 
 	// IsolateDestinations keeps connections to different hosts on different circuits, besides what
@@ -70,10 +76,12 @@ type Proxy struct {
 	client   *directory.Client
 	follower *directory.Follower
 	rnd      *rand.Rand
+	routes   route.Latest
 	pool     pool
 	outlooks outlooks
 	health   health
 	patience patience
+	demand   demand
 	counts   counts
 	records  records
 
@@ -102,6 +110,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Listeners = &Listeners{}
 	}
 	p := &Proxy{cfg: cfg, log: cfg.Log, rnd: route.NewRand()}
+	p.demand.habits, p.demand.choices = need.New(cfg.Spares, time.Now()), map[string]choice{}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}

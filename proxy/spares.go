@@ -2,67 +2,169 @@ package proxy
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"slices"
+	"sync"
 	"time"
 
+	"torproxy/proxy/need"
 	"torproxy/proxy/route"
+	"torproxy/wire/netdoc"
 )
 
-// Pauses between spares that fail.
+// Circuits are built ahead of need, so that nobody waits for one. How many, and whereto, package need
+// predicts; what is built is bounded here, in rate and in number, whatever is asked for. A client that nobody
+// uses keeps one circuit and, as long as its relays stay, builds nothing at all.
 const (
-	retryMin = 100 * time.Millisecond
-	retryMax = 10 * time.Second
+	defaultSpares = 6 // for the web: a browser opens with as many labels at once
+
+	maxUnused = 2 * need.Most // late circuits count here, too; one more is closed when it comes
+
+	tendInterval = 15 * time.Second
 )
 
-// keepSpares builds circuits ahead of need until ctx ends. It waits ever longer after a build that failed,
-// and after a spare that did not last: else a relay that accepts circuits and drops them would keep us
-// building.
+// demand is what package need knows, for concurrent use.
+type demand struct {
+	mu      sync.Mutex
+	habits  *need.Habits
+	choices map[string]choice // of the kinds that are remembered
+}
+
+// choice is what a request asks of the relays, besides where they lead.
+type choice struct{ exit, exclude route.Selectors }
+
+// ahead is a circuit that should stand although nobody has asked for it yet.
+type ahead struct {
+	need.Need
+	req route.Request
+}
+
+// kindOf returns the kind of circuit that a request for a route wants.
+func kindOf(req route.Request) need.Kind {
+	k := need.Kind{Port: req.Target.Port}
+	if len(req.Exit) > 0 || len(req.Exclude) > 0 {
+		k.Choice = req.Exit.String() + "\x00" + req.Exclude.String()
+	}
+	return k
+}
+
+// asked notes a request that has got its circuit; fresh says that nobody had used that before.
+func (d *demand) asked(req route.Request, fresh bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := kindOf(req)
+	d.habits.Asked(k, fresh, time.Now())
+	if k.Choice != "" {
+		d.choices[k.Choice] = choice{req.Exit, req.Exclude}
+	}
+}
+
+// wanted returns what should stand now, the largest need first.
+func (d *demand) wanted(hops int) []ahead {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	needs := d.habits.Needs(time.Now())
+	all := make([]ahead, len(needs))
+	kept := map[string]choice{}
+	for i, n := range needs {
+		c, known := d.choices[n.Choice]
+		if known {
+			kept[n.Choice] = c
+		}
+		all[i] = ahead{n, route.Request{Hops: hops, Target: route.Target{Port: n.Port}, Exit: c.exit, Exclude: c.exclude}}
+	}
+	d.choices = kept
+	return all
+}
+
+// inUse reports whether anybody has used the client lately.
+func (d *demand) inUse() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.habits.InUse(time.Now())
+}
+
+// wanted returns what should stand and can: what no route leads to is left out. Where none leads to any
+// port that is predicted, a circuit to anywhere shows at least that the network works.
+func (p *Proxy) wanted(c *netdoc.Consensus) []ahead {
+	all := p.demand.wanted(p.cfg.Hops)
+	possible := slices.DeleteFunc(slices.Clone(all), func(a ahead) bool { return p.routableTo(c, a.req) != nil })
+	if len(possible) == 0 && len(all) > 0 {
+		n := need.Need{Circuits: all[0].Circuits}
+		return []ahead{{n, route.Request{Hops: p.cfg.Hops}}}
+	}
+	return possible
+}
+
+// keepSpares builds circuits ahead of need until ctx ends.
 func (p *Proxy) keepSpares(ctx context.Context) error {
+	k := newKeeper(p)
 	tick := time.NewTicker(tendInterval)
 	defer tick.Stop()
-	retry := retryMin
-	var again <-chan time.Time // none is built before
-	for ctx.Err() == nil {
+	due := time.NewTimer(0)
+	defer due.Stop()
+	for {
 		changed := p.follower.Changed()
-		if again == nil && p.pool.missing(p.cfg.Spares) > 0 {
-			if !p.pool.lostSpare() && p.buildSpare(ctx) == nil {
-				continue
-			}
-			again = time.After(retry)
-			retry = min(2*retry, retryMax)
-		}
+		k.fill(ctx)
+		due.Reset(k.wait())
 		select {
 		case <-ctx.Done():
+			for ; k.under > 0; k.under-- {
+				<-k.done
+			}
+			return nil
 		case <-p.pool.spares:
+		case b := <-k.done:
+			k.finished(b)
 		case <-changed:
-			retry, again = retryMin, nil
+			k.rests = map[need.Kind]rest{}
 			if c := p.follower.Current(); c != nil {
 				p.pool.retireGone(c)
 			}
-		case <-again:
-			p.pool.lostSpare() // what was lost meanwhile has been waited for
-			again = nil
+		case <-due.C:
 		case now := <-tick.C:
-			p.pool.tend(now)
-			if p.pool.missing(p.cfg.Spares) <= 0 {
-				retry = retryMin
-			}
+			p.pool.tend(now, p.demand.inUse())
 		}
 	}
-	return nil
 }
 
-func (p *Proxy) buildSpare(ctx context.Context) error {
-	c, err := p.usable()
-	if c == nil {
-		return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(err))
-	}
-	err = p.newBuild(c, route.Request{Hops: p.cfg.Hops}, nil, trace{}).run(ctx)
-	if err != nil && ctx.Err() == nil {
+// buildSpare adds a circuit to the pool that nobody waits for.
+func (p *Proxy) buildSpare(ctx context.Context, c *netdoc.Consensus, a ahead) error {
+	err := p.newBuild(c, a.req, nil, trace{}).run(ctx)
+	if err != nil && ctx.Err() == nil && a.Choice == "" {
 		p.health.allFailed(err)
 	}
 	return err
+}
+
+// missing returns the first of what is wanted that is not there; what is under way counts for everything, and
+// shows when it stands what it is good for.
+func (p *pool) missing(wanted []ahead, under int) (ahead, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range wanted {
+		have := under
+		for _, h := range p.circuits {
+			if h.spare() && serves(h.circuit.Route(), a.req) {
+				have++
+			}
+		}
+		if have < a.Circuits {
+			return a, true
+		}
+	}
+	return ahead{}, false
+}
+
+// spare reports whether nobody uses the circuit, and anybody may.
+func (h *held) spare() bool { return !h.used && !h.retired && h.reserved == nil }
+
+// serves reports whether a circuit along a route is what a request asks for.
+func serves(relays []*netdoc.Relay, req route.Request) bool {
+	exit := relays[len(relays)-1]
+	if !exitFits(exit, req.Target) || len(req.Exit) > 0 && !req.Exit.Match(exit) {
+		return false
+	}
+	return !slices.ContainsFunc(relays, req.Exclude.Match)
 }
 
 // lostSpare reports, once, that a spare has ended by itself.
@@ -72,18 +174,6 @@ func (p *pool) lostSpare() bool {
 	lost := p.lost
 	p.lost = false
 	return lost
-}
-
-// missing returns how many spares are not there.
-func (p *pool) missing(want int) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, h := range p.circuits {
-		if !h.used && !h.retired {
-			want--
-		}
-	}
-	return want
 }
 
 func (p *pool) wakeSpares() {

@@ -138,11 +138,8 @@ func (p *Proxy) Stats() Stats {
 func (p *pool) stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Circuits: len(p.circuits), Building: len(p.building), In: p.in, Out: p.out}
+	s := Stats{Circuits: len(p.circuits), Spares: p.sparesLocked(), Building: len(p.building), In: p.in, Out: p.out}
 	for _, h := range p.circuits {
-		if !h.used && !h.retired {
-			s.Spares++
-		}
 		s.Streams += len(h.streams)
 		in, out := h.circuit.Bytes()
 		s.In += in

@@ -308,6 +308,54 @@ func TestHTTPPool(t *testing.T) {
 	})
 }
 
+// TestHTTPIdle checks, in virtual time, how long and how many connections wait for another request.
+func TestHTTPIdle(t *testing.T) {
+	var all []*destination
+	answer := func(there net.Conn) {
+		in := bufio.NewReader(there)
+		for {
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			<-time.After(time.Second)
+			io.WriteString(there, ok)
+		}
+	}
+	configure := exitTo(t, func(d *destination, there net.Conn) {
+		all = append(all, d)
+		go answer(there)
+	})
+	onBed(t, 2, configure, func(b *bed) {
+		s := b.session(0, 1)
+		var visits []*visit
+		for range maxIdle + 3 {
+			visits = append(visits, b.get(s, "198.41.0.4:80", "/", ""))
+			<-time.After(100 * time.Millisecond) // the simulated destinations are made one by one
+		}
+		for _, v := range visits {
+			v.page("GET")
+		}
+		idle := func() (n int) {
+			for _, d := range all {
+				select {
+				case <-d.closed:
+				default:
+					n++
+				}
+			}
+			return n
+		}
+		<-time.After(time.Second)
+		if got := idle(); got != maxIdle {
+			t.Errorf("%d connections wait, want %d", got, maxIdle)
+		}
+		<-time.After(idleTimeout)
+		if got, counted := idle(), b.relays[1].exits.Load(); got != 0 || counted != 0 {
+			t.Errorf("%d connections wait after %v, %d are counted", got, idleTimeout, counted)
+		}
+	})
+}
+
 // TestHTTPBothWays sends a body and reads the answer at the same time, more than every buffer holds, with
 // trailers in both directions.
 func TestHTTPBothWays(t *testing.T) {
@@ -336,6 +384,22 @@ func TestHTTPBothWays(t *testing.T) {
 		}
 		if got, want := resp.Trailer.Get("X-Sum"), fmt.Sprint(size, "<nil>map[X-End:[yes]]"); strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 			t.Errorf("trailer %q, want %q", got, want)
+		}
+	})
+}
+
+// TestHTTPUpload sends a body that is larger than the first credit to a destination that answers at its end.
+func TestHTTPUpload(t *testing.T) {
+	const size = 1 << 20
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, " ", err)
+	})
+	onLoopback(t, nil, func(b *bed) {
+		v := b.visit(b.session(0, 1), server, fmt.Sprintf("POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", server, size))
+		go v.stream.Write(make([]byte, size))
+		if _, body := v.page("POST"); body != fmt.Sprint(size, " <nil>") {
+			t.Errorf("the destination got %s", body)
 		}
 	})
 }
@@ -538,8 +602,13 @@ func TestHTTPTimeouts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			configure := exitTo(t, func(_ *destination, there net.Conn) {
-				go io.Copy(io.Discard, there)
-				go io.WriteString(there, test.reply)
+				go func() {
+					in := bufio.NewReader(there)
+					if _, err := readHead(in, maxRequestHead); err == nil {
+						go io.WriteString(there, test.reply)
+					}
+					io.Copy(io.Discard, in)
+				}()
 			})
 			onBed(t, 2, configure, func(b *bed) {
 				s := b.session(0, 1)

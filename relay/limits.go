@@ -76,7 +76,7 @@ const (
 
 	// Kind http.
 	requestTimeout  = 30 * time.Second // for the request's head to come; then END "time-out"
-	replyTimeout    = 2 * time.Minute  // for the reply's head to begin and end; then END "time-out"
+	replyTimeout    = 5 * time.Minute  // for the reply's head to begin and end, which is how long browsers wait; then END "time-out"
 	continueTimeout = time.Second      // that a body waits for 100; then it goes without
 	quietTimeout    = 5 * time.Minute  // without a byte in either direction; then the connection is closed
 	maxRequestHead  = 64 << 10         // bytes of a request's head; beyond it, END "unsupported"

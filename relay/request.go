@@ -3,6 +3,7 @@ package relay
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -218,6 +219,23 @@ func (q *request) url(authority string) *url.URL {
 	}
 	u.Opaque = "//" + q.host + q.target // absolute form, which servers must take (RFC 9112, section 3.2.2)
 	return u
+}
+
+// outgoing makes the request that goes to authority.
+func (q *request) outgoing(ctx context.Context, authority string, body io.ReadCloser) *http.Request {
+	if _, ok := q.header["User-Agent"]; !ok {
+		q.header["User-Agent"] = nil // else net/http gives its own
+	}
+	if q.upgrade {
+		q.header.Set("Connection", "Upgrade")
+		q.header.Set("Upgrade", "websocket")
+	}
+	out := &http.Request{
+		Method: q.method, URL: q.url(authority), Host: q.host, Header: q.header,
+		Body: body, ContentLength: q.length, Trailer: q.trailer,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	return out.WithContext(ctx)
 }
 
 // body returns the request's body, which is read from r.

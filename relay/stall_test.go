@@ -35,6 +35,12 @@ func sendForever(_ *destination, there net.Conn) {
 	}()
 }
 
+func (s *stalls) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blocked.Len()
+}
+
 // TestStalledLongestGoesFirst stalls one circuit more than a relay has room for: the one that is stalled
 // longest is reset when that is noticed, the others when their time is over.
 func TestStalledLongestGoesFirst(t *testing.T) {
@@ -57,7 +63,7 @@ func TestStalledLongestGoesFirst(t *testing.T) {
 		if alive(circuits[0]) || !alive(circuits[1]) || !alive(circuits[2]) || relay.Circuits() != 2 {
 			t.Errorf("left are %v, %v, %v, %d in all", alive(circuits[0]), alive(circuits[1]), alive(circuits[2]), relay.Circuits())
 		}
-		if n := relay.stalls.blocked.Len(); n != 2 {
+		if n := relay.stalls.count(); n != 2 {
 			t.Errorf("%d count as stalled", n)
 		}
 		<-time.After(stallTimeout - apart + time.Second)
@@ -65,7 +71,7 @@ func TestStalledLongestGoesFirst(t *testing.T) {
 			t.Errorf("%d circuits outlive the time-out", relay.Circuits())
 		}
 		<-time.After(apart)
-		if n := relay.stalls.blocked.Len(); n != 0 || relay.Circuits() != 0 {
+		if n := relay.stalls.count(); n != 0 || relay.Circuits() != 0 {
 			t.Errorf("%d count as stalled at the end, %d circuits are left", n, relay.Circuits())
 		}
 	})

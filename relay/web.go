@@ -115,11 +115,11 @@ func (w *web) close() {
 // until it is a byte pipe.
 type webConn struct {
 	net.Conn
-	web   *web
-	user  atomic.Pointer[exchange] // who uses it, or did so last
-	piped atomic.Bool
-	quiet atomic.Bool // it has failed because nothing moved
-	once  sync.Once
+	web    *web
+	user   atomic.Pointer[exchange] // who uses it, or did so last
+	piped  atomic.Bool
+	quiet  atomic.Bool // it has failed because nothing moved
+	closed atomic.Bool
 }
 
 func (c *webConn) Read(p []byte) (int, error) {
@@ -155,13 +155,13 @@ func (c *webConn) pipe() {
 }
 
 func (c *webConn) Close() error {
-	c.once.Do(func() {
+	if c.closed.CompareAndSwap(false, true) {
 		c.web.release(c)
 		c.web.hop.relay.exits.Add(-1)
 		if x := c.user.Load(); x != nil {
 			x.lost(c)
 		}
-	})
+	}
 	return c.Conn.Close()
 }
 

@@ -142,7 +142,22 @@ func (b *backend) Traffic() frontdoor.Traffic {
 }
 
 // Why implements frontdoor.Backend.
-func (b *backend) Why(string) []frontdoor.Why { return nil }
+func (b *backend) Why(host string) []frontdoor.Why {
+	records := b.client.proxy.Why(host)
+	all := make([]frontdoor.Why, len(records))
+	for i, r := range records {
+		all[i] = frontdoor.Why{
+			Target: r.Target, Isolation: shortLabel(r.Isolation), Began: frontdoor.Time{Time: r.Began}, TookMS: r.Took.Milliseconds(),
+			Outcome: string(r.Outcome), Error: r.Err, Path: r.Path,
+		}
+		for _, s := range r.Steps {
+			all[i].Steps = append(all[i].Steps, frontdoor.Step{
+				What: s.What, Circuit: s.Circuit, Hop: s.Hop, Relay: s.Relay, TookMS: s.Took.Milliseconds(), Result: s.Result,
+			})
+		}
+	}
+	return all
+}
 
 // maxEmbedded is how many relays the embedded network may have: each costs memory, and a port.
 const maxEmbedded = 64

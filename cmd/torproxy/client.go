@@ -15,7 +15,6 @@ import (
 	"torproxy/proxy"
 	"torproxy/proxy/frontdoor"
 	"torproxy/proxy/localnet"
-	"torproxy/proxy/socks"
 	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
@@ -73,7 +72,8 @@ func runClient(ctx context.Context, o options, out *output) error {
 		defer c.cache.dir.Close()
 	}
 	c.proxy, err = proxy.New(proxy.Config{
-		Network: c.network, Hops: int(o.hops), Listeners: &c.listeners, Progress: c.progress, Log: c.log,
+		Network: c.network, Hops: int(o.hops), IsolateDestinations: o.isolateDest,
+		Listeners: &c.listeners, Progress: c.progress, Log: c.log,
 	})
 	if err != nil {
 		if c.embedded != nil {
@@ -189,6 +189,9 @@ func (c *client) warn() {
 	case 2:
 		c.reporter.warning("--hops 2: the two relays together see both ends, who connects and where to")
 	}
+	if c.options.relays.exit != nil {
+		c.reporter.warning("--exit: whoever runs or watches the exits that you chose sees all that leaves by them, and few others may choose them")
+	}
 	for _, l := range []*listener{c.socks, c.http} {
 		if l.exposed() {
 			c.reporter.warning(fmt.Sprintf("--%s %s: anyone who can reach this address can use it", l.flag, l.shown))
@@ -220,30 +223,24 @@ func (c *client) serve(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (c *client) serveSOCKS(ctx context.Context) error {
-	return socks.New(socks.Config{
-		Dial: func(ctx context.Context, r socks.Request) (net.Conn, error) {
-			return c.proxy.Dial(ctx, proxy.Request{Target: r.Target, Isolation: c.labels.socks(r.User, r.Password)})
-		},
-		FrontDoor: reachable(c.http.shown),
-		Log:       c.log,
-	}).Serve(ctx, c.socks)
-}
-
 func (c *client) serveHTTP(ctx context.Context) error {
 	return frontdoor.New(frontdoor.Config{
-		Dial:    c.dialHTTP,
-		Backend: &backend{client: c},
-		Own:     c.listeners.HasTarget,
-		Log:     c.log,
+		Dial:       c.dialHTTP,
+		Backend:    &backend{client: c},
+		Own:        c.listeners.HasTarget,
+		Prefetch:   true,
+		Optimistic: c.options.optimistic,
+		Log:        c.log,
 	}).Serve(ctx, c.http)
 }
 
 // dialHTTP is the front door's Dial.
 func (c *client) dialHTTP(ctx context.Context, r frontdoor.Request) (net.Conn, error) {
-	wanted := proxy.Request{
-		Target: r.Target, Isolation: c.labels.http(r.Isolation), Early: r.Early, After: r.After, Pushed: r.Pushed,
+	wanted, err := c.request(r.Target, c.labels.http(r.Isolation), r.User)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", frontdoor.ErrUser, err)
 	}
+	wanted.Early, wanted.After, wanted.Pushed = r.Early, r.After, r.Pushed
 	if r.HTTP {
 		wanted.Kind = wire.KindHTTP
 	}

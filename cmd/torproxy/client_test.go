@@ -33,6 +33,7 @@ func TestClient(t *testing.T) {
 	t.Run("page", c.testPage)
 	t.Run("status", c.testStatus)
 	t.Run("relays", c.testRelays)
+	t.Run("user names", c.testUserNames) // before there are more exits
 	t.Run("steered relays", c.testSteeredRelays)
 	t.Run("isolation", c.testIsolation)
 	t.Run("new identity", c.testNewIdentity)
@@ -140,7 +141,12 @@ func (c *running) fetch(t *testing.T, proxy, query string) page {
 	t.Helper()
 	site := httptest.NewServer(http.HandlerFunc(c.page))
 	defer site.Close()
-	answer, err := through(proxy).Get(site.URL + "/?" + query)
+	return c.fetchFrom(t, proxy, site.URL+"/?"+query)
+}
+
+func (c *running) fetchFrom(t *testing.T, proxy, at string) page {
+	t.Helper()
+	answer, err := through(proxy).Get(at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func newDirauth(out *output) *cobra.Command {
 			if o.dir == "" {
 				return wrongUsage(cmd.CommandPath(), "the authority's directory is missing: --dir DIR")
 			}
-			return runDirauth(cmd.Context(), o, out, &passphrases{ctx: cmd.Context(), file: o.passphrase, in: cmd.InOrStdin(), out: out.stderr})
+			return runDirauth(cmd.Context(), o, out, &passphrases{ctx: cmd.Context(), flag: "passphrase-file", file: o.passphrase, in: cmd.InOrStdin(), out: out.stderr})
 		},
 	}
 	f := cmd.Flags()
@@ -80,8 +80,8 @@ func newDirauthSeal(out *output) *cobra.Command {
 			if dir == "" {
 				return wrongUsage(cmd.CommandPath(), "the authority's directory is missing: --dir DIR")
 			}
-			current := &passphrases{ctx: cmd.Context(), file: old, in: cmd.InOrStdin(), out: out.stderr}
-			next := &passphrases{ctx: cmd.Context(), file: file, in: cmd.InOrStdin(), out: out.stderr}
+			current := &passphrases{ctx: cmd.Context(), flag: "old-passphrase-file", file: old, in: cmd.InOrStdin(), out: out.stderr}
+			next := &passphrases{ctx: cmd.Context(), flag: "passphrase-file", file: file, in: cmd.InOrStdin(), out: out.stderr}
 			return sealAuthority(cmd, dir, current, next)
 		},
 	}

@@ -14,12 +14,17 @@ const (
 
 // The codes of failures, which programs find in --json's "error" event.
 const (
-	codeUsage   = "usage"        // the command line is wrong
-	codeTaken   = "port_taken"   // somebody else listens on --socks or --http
-	codeListen  = "listen"       // it can't be listened on for another reason
-	codeNetwork = "network_file" // --network names a file that is missing, unreadable or invalid
-	codeState   = "state"        // a directory or a key can't be used or written
-	codeFailed  = "failed"       // anything else
+	codeUsage    = "usage"        // the command line is wrong
+	codeTaken    = "port_taken"   // somebody else listens on --socks or --http
+	codeListen   = "listen"       // it can't be listened on for another reason
+	codeNetwork  = "network_file" // --network names a file that is missing, unreadable or invalid
+	codeState    = "state"        // a directory or a key can't be used or written
+	codeNoClient = "no_client"    // nobody, or somebody else, listens where the running client should
+	codeNotReady = "not_ready"    // it is not ready
+	codeUnknown  = "unknown"      // it knows nothing of what it was asked for
+	codeLink     = "link"         // a link can't be opened
+	codeStatus   = "status"       // a page was not got: the destination or the proxy says so
+	codeFailed   = "failed"       // anything else
 )
 
 // failure is an error as a person is told it. Everything but what may be empty.

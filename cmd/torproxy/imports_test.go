@@ -37,8 +37,9 @@ const order = `
 	pure proxy/guard: wire wire/netdoc
 	pure proxy/route: wire wire/netdoc
 	pure proxy/timing:
+	pure proxy/need:
 	proxy/circuit:    wire wire/onion wire/netdoc wire/mux wire/link
-	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/timing proxy/circuit golang.org/x/sync/errgroup
+	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/timing proxy/need proxy/circuit golang.org/x/sync/errgroup
 
 	# The fronts know nothing of circuits: they dial by a function.
 	proxy/socks:     wire github.com/armon/go-socks5
@@ -48,8 +49,9 @@ const order = `
 
 	cmd/torproxy/internal/state: wire/onion wire/netdoc relay golang.org/x/crypto/argon2 golang.org/x/crypto/chacha20poly1305 golang.org/x/sys/windows
 	cmd/torproxy/internal/browser: cmd/torproxy/internal/state golang.org/x/net/idna
+	cmd/torproxy/internal/echo:    golang.org/x/net/netutil
 
-	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
+	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state cmd/torproxy/internal/browser cmd/torproxy/internal/echo github.com/icholy/digest github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
 `
 
 // impure is what pure packages do not import, with all below it.

@@ -5,9 +5,17 @@
 //	root.go        the command line, and what becomes of an error     one file per command below it
 //	client.go      the client's run, step by step
 //	listen.go      its two ports; taken.go, who has a port that is taken
+//	requests.go    what a program asks, as the proxy is asked: with the flags, and what its user name says (username.go)
 //	backend.go     what the front door shows of the proxy
 //	report.go      what is said, to a person (person.go, screen.go) or to a program (events.go)
 //	failure.go     an error as a person is told it
+//
+// For whoever uses a client that runs, by asking at its front door (api.go):
+//
+//	status.go      is it ready; why.go, what became of a request
+//	get.go         get a page: get_proxy.go, get_login.go, get_body.go, get_tell.go and get_link.go in this order
+//	open.go        open a page in a browser that has no way past it; LINKS.md says why
+//	echo.go        a destination to try all that on
 //
 // For whoever runs a network, with OPERATORS.md beside this file as its manual:
 //

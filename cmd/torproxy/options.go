@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
+	"torproxy/proxy/route"
 	"torproxy/wire"
 )
 
@@ -18,6 +20,10 @@ type options struct {
 	http    listenAddress
 	network fileName // "": the embedded network
 	dataDir fileName // "": nothing is kept
+
+	relays      relayChoice // what requests use whose user name does not say
+	isolateDest bool
+	optimistic  bool
 }
 
 // check finds what is wrong with flags that are right one by one.
@@ -28,6 +34,52 @@ func (o *options) check() error {
 	if o.dataDir != "" && o.network == "" {
 		return errors.New("--data-dir keeps what is known of a network, but the private one is new at every start: give --network too")
 	}
+	excluded := func(s route.Selector) bool { return slices.Contains(o.relays.exclude, s) }
+	if o.relays.exit != nil && !slices.ContainsFunc(o.relays.exit, func(s route.Selector) bool { return !excluded(s) }) {
+		return fmt.Errorf("--exclude names all that --exit names (%s): no exit is left", o.relays.exit)
+	}
+	return nil
+}
+
+// relayList is the value of --exit and --exclude. Given again, it grows.
+type relayList struct{ *route.Selectors }
+
+// Type implements pflag.Value.
+func (relayList) Type() string { return "RELAY" }
+
+func (l relayList) String() string {
+	if l.Selectors == nil { // pflag asks the zero value, too
+		return ""
+	}
+	return l.Selectors.String()
+}
+
+// Set implements pflag.Value.
+func (l relayList) Set(s string) error {
+	more, err := route.ParseSelectors(s)
+	*l.Selectors = append(*l.Selectors, more...)
+	return err
+}
+
+// isolateBy is the value of --isolate.
+type isolateBy struct{ dest *bool }
+
+// Type implements pflag.Value.
+func (isolateBy) Type() string { return "dest" }
+
+func (b isolateBy) String() string {
+	if b.dest == nil || !*b.dest {
+		return ""
+	}
+	return "dest"
+}
+
+// Set implements pflag.Value. What is always kept apart is asked for by no word, and refused like any other.
+func (b isolateBy) Set(s string) error {
+	if s != "dest" {
+		return errors.New("the only choice is dest; user names and ports are always kept apart")
+	}
+	*b.dest = true
 	return nil
 }
 

@@ -15,10 +15,11 @@ import (
 
 const maxPassphrase = 1 << 10 // bytes
 
-// passphrases are where an authority's passphrases come from: a file, or the terminal.
+// passphrases are where passphrases and passwords come from: a file, or the terminal.
 type passphrases struct {
 	ctx  context.Context // its end ends a question
-	file string          // of --passphrase-file
+	flag string          // that names the file
+	file string          // "": the terminal; "-": stdin
 	in   io.Reader
 	out  *screen
 }
@@ -40,7 +41,7 @@ func (p *passphrases) choose() ([]byte, error) {
 		return p.read()
 	}
 	if _, ok := p.terminal(); !ok {
-		return nil, errors.New("there is no terminal to ask for the passphrase on: give --passphrase-file")
+		return nil, p.noTerminal()
 	}
 	first, err := p.ask("New passphrase for the authority's key: ")
 	if err != nil {
@@ -56,16 +57,37 @@ func (p *passphrases) choose() ([]byte, error) {
 	return first, nil
 }
 
+// answer returns what the file says, or what is typed in answer to a question.
+func (p *passphrases) answer(question string) ([]byte, error) {
+	if p.file != "" {
+		return p.read()
+	}
+	if _, ok := p.terminal(); !ok {
+		return nil, p.noTerminal()
+	}
+	return p.ask(question)
+}
+
+func (p *passphrases) noTerminal() error {
+	return fmt.Errorf("there is no terminal to ask on: give --%s", p.flag)
+}
+
 // read reads the file: its first line.
 func (p *passphrases) read() ([]byte, error) {
-	data, err := state.ReadBounded(p.file, maxPassphrase)
+	var data []byte
+	var err error
+	if p.file == "-" {
+		data, err = io.ReadAll(io.LimitReader(p.in, maxPassphrase))
+	} else {
+		data, err = state.ReadBounded(p.file, maxPassphrase)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("--passphrase-file: %w", err)
+		return nil, fmt.Errorf("--%s: %w", p.flag, err)
 	}
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	if len(line) == 0 {
-		return nil, fmt.Errorf("--passphrase-file: the first line of %s is empty", p.file)
+		return nil, fmt.Errorf("--%s: the first line of %s is empty", p.flag, p.file)
 	}
 	return line, nil
 }
@@ -102,7 +124,7 @@ func (p *passphrases) ask(question string) ([]byte, error) {
 	}
 	fmt.Fprintln(p.out)
 	if err == nil && len(answer) == 0 {
-		err = errors.New("the passphrase is empty")
+		err = errors.New("nothing was typed")
 	}
 	return answer, err
 }

@@ -34,14 +34,14 @@ const (
 
 // programsNeeded are looked for before anything is started.
 var programsNeeded = []string{
-	"ip", "unshare", "nsenter", "curl", "proxychains4", "git", "ssh", "scp", "/usr/sbin/sshd",
+	"ip", "unshare", "nsenter", "curl", "tor-resolve", "torsocks", "proxychains4", "git", "ssh", "scp", "/usr/sbin/sshd",
 	"nc.openbsd", "connect-proxy", "chromium", "firefox-esr",
 }
 
 // insideSetup gives the test files of its own in place of the machine's.
 const insideSetup = `
 mount -t tmpfs tmpfs /run
-mkdir /run/etc /run/sshd
+mkdir -p /run/etc /run/sshd /run/user/1000
 cd /run/etc
 echo nameserver 198.51.100.53 >resolv.conf
 echo nameserver 127.0.0.1 >resolv.world
@@ -109,15 +109,43 @@ func runPrograms(t *testing.T, binary string) {
 	w := newWorld(&hosts{t: t, binary: binary, top: t.TempDir(), all: map[string]*host{}})
 	w.machine.start("torproxy --network ../net/network.json --json")
 	t.Run("plain", func(t *testing.T) { w.uses(t, plainUses) })
+	t.Run("lookups", func(t *testing.T) { w.uses(t, lookupUses) })
 	t.Run("isolation", w.testIsolation)
+	t.Run("user names", func(t *testing.T) { w.uses(t, userNameUses) })
 	t.Run("git", func(t *testing.T) { w.uses(t, gitUses) })
 	t.Run("ssh", func(t *testing.T) { w.uses(t, sshUses) })
 	t.Run("browsers", func(t *testing.T) { w.uses(t, browserUses) })
 	t.Run("leaks", w.testLeaks)
+	t.Run("CLIENT.md", func(t *testing.T) { w.uses(t, documentUses(t, "sh")) })
+	w.restart("--optimistic --isolate dest --exit exit2,exit3 --exclude middle1,exit3")
+	t.Run("flags", func(t *testing.T) { w.uses(t, flagUses) })
+	w.restart("--socks unix:/run/user/1000/torproxy.sock")
+	t.Run("unix socket", func(t *testing.T) { w.uses(t, append(socketUses, documentUses(t, "sh unix")...)) })
 	w.machine.stop()
-	w.machine.start("torproxy --network ../net/network.json --json --socks unix:socket")
-	t.Run("unix socket", func(t *testing.T) { w.uses(t, socketUses) })
+}
+
+// restart stops the client and starts it with other flags.
+func (w *world) restart(flags string) {
+	w.t.Helper()
 	w.machine.stop()
+	w.machine.start("torproxy --network ../net/network.json --json " + flags)
+}
+
+// documentUses are the boxes of CLIENT.md of one kind: all their commands must succeed.
+func documentUses(t *testing.T, kind string) (all []use) {
+	page, err := os.ReadFile("CLIENT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, box := range strings.Split(string(page), "```") {
+		if info, commands, _ := strings.Cut(box, "\n"); i%2 == 1 && info == kind {
+			all = append(all, use{name: fmt.Sprint(i/2 + 1), script: commands, says: `.`})
+		}
+	}
+	if len(all) == 0 {
+		t.Errorf("CLIENT.md has no boxes %q", kind)
+	}
+	return all
 }
 
 // use is one thing that somebody does with a program.
@@ -228,6 +256,41 @@ func chains(credentials string) string {
 	return fmt.Sprintf("printf 'strict_chain\\nproxy_dns\\nremote_dns_subnet 224\\n[ProxyList]\\nsocks5 127.0.0.1 9050 %s\\n' >chains\n", credentials)
 }
 
+// lookupUses ask for names and addresses; torsocks does before it connects.
+var lookupUses = []use{
+	{name: "tor-resolve", script: `tor-resolve web.test $S`, says: `^203\.0\.113\.80\n$`},
+	{name: "tor-resolve, IPv6", script: `tor-resolve six.test $S`, says: `^2001:db8::80\n$`},
+	{name: "tor-resolve, by port", script: `tor-resolve -p 9050 a1.test`, says: `^203\.0\.113\.1\n$`},
+	{name: "tor-resolve -x", script: `tor-resolve -x 203.0.113.80 $S`, says: `^web\.test\n$`},
+	{name: "tor-resolve, no such name", script: `tor-resolve nx.test $S`, code: 1, says: `host is unreachable`},
+	{name: "tor-resolve -x, no such address", script: `tor-resolve -x 203.0.113.7 $S`, code: 1, says: `host is unreachable`},
+	{name: "torsocks curl", script: `torsocks curl -q -sS http://a31.test/`, says: byExit("a31.test")},
+	{name: "torsocks git", script: `torsocks git ls-remote http://git.test/repo.git && echo listed`, says: `^listed\n$`},
+	{name: "torsocks keeps UDP in", script: `torsocks nc.openbsd -u -w 1 203.0.113.80 53 </dev/null 2>&1 || echo refused`, says: `refused`},
+}
+
+// userNameUses choose relays by the user name.
+var userNameUses = []use{
+	{name: "exit", script: `curl -q -sS -x socks5h://ann+exit=exit1:any@$S http://a61.test/`, says: `^a61\.test by exit1, `},
+	{name: "another exit", script: `curl -q -sS --socks5-hostname $S -U ann+exit=exit2:any http://a62.test/`, says: `^a62\.test by exit2, `},
+	{name: "not these", script: `torsocks -u ann+exclude=exit1,exit2 -p any curl -q -sS http://a63.test/`, says: `^a63\.test by exit3, `},
+	{name: "front door", script: `curl -q -sS -x http://ann+exit=exit3:any@$H http://a64.test/`, says: `^a64\.test by exit3, `},
+	{name: "front door, TLS", script: `curl -q -sS -k -x http://ann+exit=exit1:any@$H https://a65.test/`, says: `^a65\.test by exit1, `},
+	{name: "nobody", script: `curl -q -sS -x socks5h://ann+exit=nobody:any@$S http://a66.test/`, code: 97, says: `\([0-9]+\)`},
+	{name: "misspelt", script: `curl -q -sS -x socks5h://ann+exti=exit1:any@$S http://web.test/`, code: 97, says: `User was rejected`},
+	{name: "misspelt, front door", script: `curl -q -sS -w '%{http_code}' -x http://ann+exti=exit1:any@$H http://web.test/`, says: `user name .*(?s).*407$`},
+}
+
+// flagUses are with a client that is optimistic, and of whose two chosen exits one is excluded.
+var flagUses = []use{
+	{name: "curl", script: `curl -q -sS --socks5-hostname $S http://a71.test/`, says: `^a71\.test by exit2, circuit [^,]+, 1 streams`},
+	{name: "front door", script: `curl -q -sS -x http://$H http://a72.test/`, says: `^a72\.test by exit2, `},
+	{name: "another exit", script: `curl -q -sS -x socks5h://ann+exit=exit1:any@$S http://a73.test/`, says: `^a73\.test by exit1, `},
+	{name: "refused", script: `curl -q -sS --socks5-hostname $S http://a74.test:1/`, code: 56, says: `reset`},
+	{name: "ssh", script: `$SSH -p 2222 -o 'ProxyCommand=nc.openbsd -X 5 -x 127.0.0.1:9050 %h %p' tester@a75.test echo hello`, says: `^hello\n$`},
+	{name: "isolated", script: `for i in 6 7; do curl -q -sS --socks5-hostname $S http://a7$i.test/; done | sed 's/.*circuit \([^,]*\).*/\1/' | sort -u | wc -l`, says: `^2\n$`},
+}
+
 var gitUses = []use{
 	{
 		name: "push and clone",
@@ -253,12 +316,13 @@ var sshUses = []use{
 		says: `^same\n$`,
 	},
 	{name: "connect-proxy", script: `SOCKS5_USER=su SOCKS5_PASSWORD=sp $SSH -p 2222 -o 'ProxyCommand=connect-proxy -S 127.0.0.1:9050 -R remote %h %p' tester@a43.test echo hello`, says: `^hello\n$`},
+	{name: "torsocks ssh", script: `torsocks $SSH -p 2222 tester@a44.test echo hello`, says: `^hello\n$`},
 }
 
 var socketUses = []use{
-	{name: "curl", script: `curl -q -sS -x socks5h://localhost$TOP/machine/socket http://a51.test/`, says: byExit("a51.test")},
-	{name: "curl, credentials", script: `curl -q -sS -x socks5h://u:p@localhost$TOP/machine/socket http://a52.test/`, says: byExit("a52.test") + `.* label socks:`},
-	{name: "permissions", script: `stat -c %A $TOP/machine/socket`, says: `^srw-------\n$`},
+	{name: "curl", script: `curl -q -sS -x socks5h://localhost/run/user/1000/torproxy.sock http://a51.test/`, says: byExit("a51.test")},
+	{name: "curl, credentials", script: `curl -q -sS -x socks5h://u:p@localhost/run/user/1000/torproxy.sock http://a52.test/`, says: byExit("a52.test") + `.* label socks:`},
+	{name: "permissions", script: `stat -c %A /run/user/1000/torproxy.sock`, says: `^srw-------\n$`},
 }
 
 var itsCircuit = regexp.MustCompile(`circuit (\S+), `)
@@ -272,6 +336,7 @@ func (w *world) testIsolation(t *testing.T) {
 		{"curl, URL", "socks", `curl -q -sS -x socks5h://USER:PASS@$S http://SITE/`},
 		{"curl --proxy-user", "socks", `curl -q -sS --socks5-hostname $S --proxy-user USER:PASS http://SITE/`},
 		{"curl, front door", "http", `curl -q -sS -x http://USER:PASS@$H http://SITE/`},
+		{"torsocks", "socks", `torsocks -u USER -p PASS curl -q -sS http://SITE/`},
 		{"proxychains4", "socks", chains("USER PASS") + `proxychains4 -q -f chains curl -q -sS http://SITE/`},
 		{"Go", "socks", fetchVariable + `=http://SITE/ HTTP_PROXY=socks5://USER:PASS@$S $GO -test.run='^TestPrograms$'`},
 	} {
@@ -298,5 +363,9 @@ func (w *world) testIsolation(t *testing.T) {
 				circuitOf[who], ownerOf[circuit] = circuit, who
 			}
 		})
+	}
+	out, _ := w.shell(t, use{script: `for i in 1 2; do torsocks -i curl -q -sS http://a19$i.test/; done`, says: `(?s)a191.*a192`})
+	if found := itsCircuit.FindAllStringSubmatch(out, -1); len(found) != 2 || found[0][1] == found[1][1] {
+		t.Errorf("torsocks -i twice: %q", out)
 	}
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // The addresses of the world. Names end in .test: a7.test is at 203.0.113.7, six.test at sixAddress, all
-// others at webAddress; nx.test does not exist. The exits may connect to everything but refusedAddress.
+// others, and example.com, at webAddress; nx.test does not exist. The exits may connect to everything but refusedAddress.
 const (
 	worldAddress    = "10.77.0.1"
 	machineAddress  = "10.77.0.2"
@@ -90,10 +90,12 @@ func (w *world) serve() {
 	hosts.HandleFunc("browser.test/", browserPage)
 	hosts.HandleFunc("script.test/", browserScript)
 	hosts.Handle("ran.test/", &runs{})
-	hosts.Handle("git.test/", &cgi.Handler{
+	git := &cgi.Handler{
 		Path: "/usr/lib/git-core/git-http-backend", Root: "/",
 		Env: []string{"GIT_PROJECT_ROOT=" + filepath.Join(w.top, "git"), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1"},
-	})
+	}
+	hosts.Handle("git.test/", git)
+	hosts.Handle("example.com/repo.git/", git)
 	for address, handler := range map[string]http.Handler{":80": hosts, ":8081": pages} {
 		site := &httptest.Server{Listener: w.outside.listen(address), Config: &http.Server{Handler: handler}}
 		site.Start()
@@ -207,7 +209,7 @@ func answerNames(m dnsmessage.Message) ([]byte, error) {
 	switch {
 	case q.Type == dnsmessage.TypePTR && name == "80.113.0.203.in-addr.arpa.":
 		add(&dnsmessage.PTRResource{PTR: dnsmessage.MustNewName("web.test.")})
-	case !strings.HasSuffix(name, ".test.") || name == "nx.test.":
+	case !strings.HasSuffix(name, ".test.") && name != "example.com." || name == "nx.test.":
 		m.Header.RCode = dnsmessage.RCodeNameError
 	case q.Type == dnsmessage.TypeA && name != "six.test.":
 		add(&dnsmessage.AResource{A: netip.MustParseAddr(address).As4()})

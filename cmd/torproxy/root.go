@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -26,6 +27,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
+	}
+	if errors.Is(err, errSaidNo) {
+		return exitFailed
 	}
 	// A flag before --json that is wrong ends the parsing before --json is seen.
 	out.json = out.json || slices.Contains(args, "--json")
@@ -71,6 +75,7 @@ func newRoot(out *output) *cobra.Command {
 	})
 	addClientFlags(root, &o, out)
 	root.SetHelpCommand(newHelp(root))
+	root.AddCommand(newGet(out), newOpen(out), newStatus(out), newWhy(out), newEcho(out))
 	root.AddCommand(newRelay(out), newDirauth(out), newNetwork(out), newCompletion(root), newVersion())
 	return root
 }
@@ -83,6 +88,10 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	f.Var(&o.http, "http", "listen as an HTTP proxy on `ADDRESS`; its own page shows what goes on")
 	f.Var(&o.network, "network", "the network to use, as described by `FILE` (default: a private one on this machine)")
 	f.Var(&o.dataDir, "data-dir", "keep the last consensus in `DIR`, to be ready sooner at the next start")
+	f.Var(isolateBy{&o.isolateDest}, "isolate", "keep connections to different hosts on different circuits, too")
+	f.BoolVar(&o.optimistic, "optimistic", false, "tell programs that they are connected before the exit has answered: faster, but failures come without a reason")
+	f.Var(relayList{&o.relays.exit}, "exit", "leave only by `RELAY`, a nickname or an ID (several with commas); it sets you apart from others")
+	f.Var(relayList{&o.relays.exclude}, "exclude", "never use `RELAY`; several with commas")
 	f.BoolVar(&out.json, "json", false, "print events on stdout, one JSON object per line")
 	f.CountVarP(&out.verbose, "verbose", "v", "log what happens; -vv also destinations and addresses``") // takes no value, and `` says so
 	f.BoolVarP(&out.quiet, "quiet", "q", false, "print nothing but errors")
@@ -97,6 +106,9 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	})
 	root.RegisterFlagCompletionFunc("socks", cobra.NoFileCompletions)
 	root.RegisterFlagCompletionFunc("http", cobra.NoFileCompletions)
+	root.RegisterFlagCompletionFunc("isolate", cobra.FixedCompletions([]cobra.Completion{"dest"}, cobra.ShellCompDirectiveNoFileComp))
+	root.RegisterFlagCompletionFunc("exit", cobra.NoFileCompletions)
+	root.RegisterFlagCompletionFunc("exclude", cobra.NoFileCompletions)
 	root.MarkFlagFilename("network", "json")
 	root.MarkFlagDirname("data-dir")
 }

@@ -4,7 +4,9 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
+	"unicode"
 
 	"golang.org/x/term"
 )
@@ -96,4 +98,14 @@ func (s *screen) rewrite(line string) {
 	}
 	s.line = line
 	io.WriteString(s.w, eraseLine+line)
+}
+
+// printable makes one line of text that comes from elsewhere, without what a terminal would obey.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
 }

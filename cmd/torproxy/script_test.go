@@ -20,7 +20,29 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"torproxy": main})
+	testscript.Main(m, map[string]func(){"torproxy": main, "msedge": pretendBrowser})
+}
+
+// pretendBrowser stands for a browser in scripts: it asks for its last argument through the proxy that it was
+// given, and then ends; for /fail as one that cannot run.
+func pretendBrowser() {
+	proxy := ""
+	for _, arg := range os.Args {
+		if p, ok := strings.CutPrefix(arg, "--proxy-server="); ok {
+			proxy = p
+		}
+	}
+	page := os.Args[len(os.Args)-1]
+	if strings.HasSuffix(page, "/fail") {
+		fmt.Fprintln(os.Stderr, "no display")
+		os.Exit(7)
+	}
+	answer, err := through(proxy).Get(page)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	answer.Body.Close()
 }
 
 // TestScripts runs the sessions in testdata. Besides the usual commands they know

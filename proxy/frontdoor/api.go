@@ -23,6 +23,8 @@ func (d *door) endpoint(path string) methods {
 	switch path {
 	case "/":
 		return methods{"GET": d.page}
+	case "/page.css", "/page.js", "/picture.js", "/icon.svg":
+		return methods{"GET": d.pageFile}
 	case "/proxy.pac":
 		return methods{"GET": d.pac}
 	case "/metrics":

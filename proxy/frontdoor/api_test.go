@@ -40,7 +40,7 @@ func filled(c *client) {
 		},
 		{ID: "8", State: Building},
 	}
-	c.why = []Why{{"a.test:80", "3f", Time{at}, 80, "failed", "no such name", []Step{{"open", "7", 3, "exit", 70, "DNS failure"}}}, {}}
+	c.why = []Why{{"a.test:80", "3f", Time{at}, 80, "failed", "no such name", []string{"guard", "exit"}, []Step{{"open", "7", 3, "exit", 70, "DNS failure"}}}, {}}
 	c.relays = []Relay{{id, "guard", "127.0.0.1:1", []string{"Exit", "Fast"}, 1 << 20, true}, {ID: wire.ID{2}}}
 }
 
@@ -57,8 +57,8 @@ func TestJSON(t *testing.T) {
 			"streams":[{"id":"5","target":"example.com:80","isolation":"3f","opened_ms":12}],"built_ms":34,"age_s":5,"bytes_in":2048,"bytes_out":7},
 			{"id":"8","state":"building","hops":[],"streams":[],"built_ms":0,"age_s":0,"bytes_in":0,"bytes_out":0}]`,
 		"/api/why?host=a.test": `[{"target":"a.test:80","isolation":"3f","began":"2026-03-01T12:00:00.005Z","took_ms":80,"outcome":"failed","error":"no such name",
-			"steps":[{"what":"open","circuit":"7","hop":3,"relay":"exit","took_ms":70,"result":"DNS failure"}]},
-			{"target":"","isolation":"","began":null,"took_ms":0,"outcome":"","error":"","steps":[]}]`,
+			"path":["guard","exit"],"steps":[{"what":"open","circuit":"7","hop":3,"relay":"exit","took_ms":70,"result":"DNS failure"}]},
+			{"target":"","isolation":"","began":null,"took_ms":0,"outcome":"","error":"","path":[],"steps":[]}]`,
 		"/api/relays": `[{"id":"` + ab + `","nickname":"guard","address":"127.0.0.1:1","flags":["Exit","Fast"],"weight":1048576,"running":true},
 			{"id":"` + zz + `","nickname":"","address":"","flags":[],"weight":0,"running":false}]`,
 	} {
@@ -256,45 +256,58 @@ func TestPAC(t *testing.T) {
 func TestPage(t *testing.T) {
 	f := start(t)
 	f.client.change(filled)
-	f.client.change(func(c *client) {
-		c.circuits[0].Streams = append(c.circuits[0].Streams, Stream{Target: "<script>alert(1)</script>:80"})
-		c.circuits[0].Hops[0].Nickname = "<b>"
-		c.status.Network.ValidUntil = Time{time.Unix(1772370000, 0)}
-	})
+	f.client.change(func(c *client) { c.status.Network.Name = "<b>" })
 	r, body := f.do("GET / HTTP/1.1\nHost: SELF\n\n")
 	if got := r.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
 		t.Errorf("Content-Type %q", got)
 	}
 	for _, want := range []string{
 		"ready", "curl -x http://" + f.addr + " http://example.com/", "curl -x socks5h://127.0.0.1:9050 https://example.com/",
-		"no anonymity", "over 5 relays", "&lt;b&gt;", "[::1]:2", "example.com:80", "2.0 KiB", "&lt;script&gt;", "2026-03-01 12:00:00", "2026-03-01 13:00:00",
-		"<style>" + pageCSS + "</style>", // the policy names this text's hash
+		"no anonymity", "&lt;b&gt;", "Add a relay", `data-embedded="true"`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
-	for _, never := range []string{"<script", "style=", "onload", "http-equiv", "ZgotmplZ"} {
+	// The policy allows neither scripts nor styles in the page itself, nor anything of elsewhere.
+	for _, never := range []string{"<style", "style=", "<script>", "onload", "onclick", "http-equiv", "ZgotmplZ", `src="http`, `href="http`} {
 		if strings.Contains(body, never) {
 			t.Errorf("the page has %q", never)
 		}
 	}
 	f.client.change(func(c *client) {
 		c.status = Status{Hops: 1, SOCKS: "unix:/run/s", HTTP: "0.0.0.0:" + f.port(), Bootstrap: Bootstrap{40, "asking the authorities"}}
-		c.circuits = nil
 	})
 	_, body = f.do("GET / HTTP/1.1\nHost: SELF\n\n")
-	for _, want := range []string{"starting, 40 %", "asking the authorities", "None yet", "one relay sees", `http-equiv="refresh"`, "socks5h://localhost/run/s", f.addr} {
+	for _, want := range []string{"starting, 40 %", "asking the authorities", "one relay sees", "socks5h://localhost/run/s", f.addr} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the starting page lacks %q", want)
 		}
 	}
+	for _, never := range []string{"Add a relay", "no anonymity"} {
+		if strings.Contains(body, never) {
+			t.Errorf("the page of another network has %q", never)
+		}
+	}
 }
 
-func TestByteCount(t *testing.T) {
-	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 5 << 30: "5.0 GiB", 1 << 63: "8388608.0 TiB"} {
-		if got := byteCount(n); got != want {
-			t.Errorf("%d: %q, want %q", n, got, want)
+// Every file that the page asks for is there, with its type, and what they import is, too.
+func TestPageFiles(t *testing.T) {
+	f := start(t)
+	_, page := f.do("GET / HTTP/1.1\nHost: SELF\n\n")
+	for path, kind := range pageTypes {
+		r, body := f.do("GET " + path + " HTTP/1.1\nHost: SELF\n\n")
+		if r.StatusCode != 200 || r.Header.Get("Content-Type") != kind || body == "" {
+			t.Errorf("%s: %s, %q, %d bytes", path, r.Status, r.Header.Get("Content-Type"), len(body))
+		}
+		if r.Header.Get("Content-Security-Policy") != contentPolicy {
+			t.Errorf("%s lacks the policy", path)
+		}
+		page += body
+	}
+	for path := range pageTypes {
+		if !strings.Contains(page, `"`+path+`"`) {
+			t.Errorf("nothing asks for %s", path)
 		}
 	}
 }

@@ -136,13 +136,14 @@ type Traffic struct {
 // Why is one element of the answer to GET /api/why: what became of one connection, or of one attempt at it.
 // It is kept in memory only.
 type Why struct {
-	Target    string     `json:"target"`    // HOST:PORT
-	Isolation string     `json:"isolation"` // opaque label, as of a Stream
-	Began     Time       `json:"began"`
-	TookMS    int64      `json:"took_ms"`
-	Outcome   string     `json:"outcome"` // a word for programs
-	Error     string     `json:"error"`   // a sentence for a person; "" if it went well
-	Steps     List[Step] `json:"steps"`   // in order
+	Target    string       `json:"target"`    // HOST:PORT
+	Isolation string       `json:"isolation"` // opaque label, as of a Stream
+	Began     Time         `json:"began"`
+	TookMS    int64        `json:"took_ms"`
+	Outcome   string       `json:"outcome"` // a word for programs
+	Error     string       `json:"error"`   // a sentence for a person; "" if it went well
+	Path      List[string] `json:"path"`    // nicknames of the circuit's relays, the guard first; empty before there is one
+	Steps     List[Step]   `json:"steps"`   // in order
 }
 
 // Step is one step of a connection.

@@ -145,8 +145,8 @@ func (f *fixture) browse(args ...string) (dom, log string) {
 func TestChromiumShowsThePage(t *testing.T) {
 	f := start(t)
 	f.client.change(filled)
-	dom, log := f.browse("--dump-dom", "http://"+f.addr+"/")
-	if !strings.Contains(dom, "exit</b>") {
+	dom, log := f.browse("--dump-dom", "--virtual-time-budget=3000", "http://"+f.addr+"/")
+	if !strings.Contains(dom, ">Circuit 7</h3>") || !strings.Contains(dom, "example.com:80 (isolation") {
 		t.Errorf("the page: %q", dom)
 	}
 	if strings.Contains(log, "Content Security Policy") {

@@ -56,6 +56,9 @@ func (d *door) dialFailure(t target, err error) *failure {
 		f = d.otherFailure(err)
 	}
 	f.what = fmt.Sprintf(f.what, t)
+	if end, ok := errors.AsType[*wire.EndError](err); ok && !end.Remote && end.Reason == wire.ReasonPolicy {
+		f.cause = plain(err.Error()) // this side knows more than that: which exits there are, and why none will do
+	}
 	if told, ok := errors.AsType[interface {
 		error
 		ProxyStatus() string

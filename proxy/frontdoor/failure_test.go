@@ -34,6 +34,7 @@ var failures = []struct {
 	{&wire.EndError{Reason: wire.ReasonDone, Remote: true}, 502, "no connection to"},
 	{&wire.EndError{Reason: 99}, 502, "no connection to"},
 	{fmt.Errorf("circuit 7: %w", &wire.EndError{Reason: wire.ReasonPolicy}), 403, "no exit connects to"},
+	{fmt.Errorf("--exit x: no relay has that name: %w", &wire.EndError{Reason: wire.ReasonPolicy}), 403, "--exit x: no relay has that name"},
 	{&net.OpError{Op: "dial", Err: &wire.EndError{Reason: wire.ReasonTimeout}}, 504, "did not answer in time"},
 	{context.DeadlineExceeded, 504, "did not answer in time"},
 	{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, 504, "did not answer in time"},

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"net/http"
+	"strings"
 )
 
 // isolation turns a request's Proxy-Authorization into an isolation key: equal credentials give equal keys
@@ -50,7 +51,7 @@ func badUser(err error) *failure {
 	return &failure{
 		status: http.StatusProxyAuthRequired, kind: "http_request_denied",
 		what:   "the user name for the proxy is not usable",
-		cause:  plain(err.Error()),
+		cause:  plain(strings.TrimPrefix(err.Error(), ErrUser.Error()+": ")),
 		advice: "correct it, or leave the part away that begins with +",
 	}
 }

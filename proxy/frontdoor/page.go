@@ -2,9 +2,7 @@ package frontdoor
 
 import (
 	"bytes"
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
+	"embed"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -17,33 +15,27 @@ import (
 var (
 	//go:embed page.html
 	pageHTML string
-	//go:embed page.css
-	pageCSS string
+	//go:embed page.css page.js picture.js icon.svg
+	pageFiles embed.FS
 
-	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"bytes": byteCount}).Parse(pageHTML))
+	pageTemplate = template.Must(template.New("page").Parse(pageHTML))
 )
 
-// contentPolicy lets a browser do nothing with our answers but show them in our own style, which is
-// named by its hash: no script, no image, no frame, no form, no connection.
-var contentPolicy = "default-src 'none'; style-src 'sha256-" + styleHash() + "'; " +
+// contentPolicy lets a browser do nothing with our answers but show them in our own style, run our own
+// scripts, which are files of this listener, and let these ask this listener: nothing of elsewhere, nothing
+// that stands in the page itself, no frame, no form that goes out.
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-func styleHash() string {
-	sum := sha256.Sum256([]byte(pageCSS))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// page serves GET /: what this is, its state, and how to use it.
+// page serves GET /: the console. What is in it at first is what does not change; page.js shows the rest.
 func (d *door) page(w http.ResponseWriter, r *http.Request) {
 	status := d.Backend.Status()
 	local := d.localAddr(r)
 	var body bytes.Buffer
 	err := pageTemplate.Execute(&body, map[string]any{
-		"Style":    template.CSS(pageCSS),
-		"Status":   status,
-		"HTTP":     reachable(status.HTTP, local),
-		"SOCKS":    curlSOCKS(reachable(status.SOCKS, local)),
-		"Circuits": d.Backend.Circuits(),
+		"Status": status,
+		"HTTP":   reachable(status.HTTP, local),
+		"SOCKS":  curlSOCKS(reachable(status.SOCKS, local)),
 	})
 	if err != nil {
 		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
@@ -51,6 +43,23 @@ func (d *door) page(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Write(body.Bytes())
+}
+
+// pageTypes are the media types of the files that belong to the page.
+var pageTypes = map[string]string{
+	"/page.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8",
+	"/picture.js": "text/javascript; charset=utf-8", "/icon.svg": "image/svg+xml",
+}
+
+// pageFile serves a file that belongs to the page.
+func (d *door) pageFile(w http.ResponseWriter, r *http.Request) {
+	body, err := pageFiles.ReadFile(r.URL.Path[1:])
+	if err != nil {
+		http.Error(w, "the file cannot be shown", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", pageTypes[r.URL.Path])
+	w.Write(body)
 }
 
 // pac serves GET /proxy.pac, the browsers' automatic proxy configuration. It never says DIRECT: when the
@@ -90,16 +99,4 @@ func curlSOCKS(addr string) string {
 		return ""
 	}
 	return "socks5h://" + addr
-}
-
-// byteCount writes n with a binary prefix.
-func byteCount(n uint64) string {
-	f, i := float64(n), 0
-	for f >= 1024 && i < 4 {
-		f, i = f/1024, i+1
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "BKMGT"[i])
 }

@@ -79,3 +79,53 @@ func TestPrimariesDown(t *testing.T) {
 		t.Errorf("%d guards used, want 2", len(w.used))
 	}
 }
+
+// TestBesideALateGuard checks that the second guard's circuit, built beside a first guard that is late, is used
+// only if that fails.
+func TestBesideALateGuard(t *testing.T) {
+	for _, fails := range []bool{true, false} {
+		w := newWorld(t, 4, 100)
+		first := w.mustDial()
+		late, _ := w.s.Pick(nil, w.now)
+		w.sleep(2 * time.Second)
+		beside, err := w.s.PickBeside(late, nil, w.now)
+		if err != nil || beside.Relay != w.s.primary[1].relay {
+			t.Fatalf("%v, %v: want the second primary", beside, err)
+		}
+		w.sleep(time.Second)
+		if v := w.s.Built(beside, w.now); v != Wait {
+			t.Fatalf("verdict %d while the first guard may still answer", v)
+		}
+		w.sleep(time.Second)
+		if fails {
+			w.s.Failed(late, w.now)
+			if v := w.s.Check(beside, w.now); v != Use {
+				t.Errorf("verdict %d after the first guard has failed", v)
+			}
+			continue
+		}
+		if v := w.s.Built(late, w.now); v != Use || numberOf(late.id) != first {
+			t.Errorf("verdict %d on the first guard's circuit", v)
+		}
+		if v := w.s.Check(beside, w.now); v != Wait {
+			t.Errorf("verdict %d on the second's", v)
+		}
+		w.sleep(waitLifetime + time.Second)
+		if v := w.s.Check(beside, w.now); v != Discard || !w.s.primary[1].confirmed.IsZero() {
+			t.Errorf("verdict %d on it after a long time", v)
+		}
+	}
+	// No guard that is no primary is explored because others are late.
+	w := newWorld(t, 4, 100)
+	third := w.s.primary[2].relay
+	others := func(r *netdoc.Relay) bool {
+		return r == third || !slices.Contains(numbers(w.s.primary), numberOf(r.ID))
+	}
+	late, err := w.s.Pick(others, w.now)
+	if err != nil || late.Relay != third {
+		t.Fatalf("%v, %v: want the third primary", late, err)
+	}
+	if a, err := w.s.PickBeside(late, others, w.now); a != nil || err == nil {
+		t.Errorf("%v, %v: want to wait", a, err)
+	}
+}

@@ -23,6 +23,7 @@ func (s *State) Built(a *Attempt, now time.Time) Verdict {
 		return Discard
 	}
 	s.alive(g)
+	g.tally.count(true)
 	a.waits = now
 	return s.Check(a, now)
 }
@@ -32,6 +33,7 @@ func (s *State) Built(a *Attempt, now time.Time) Verdict {
 func (s *State) Answered(a *Attempt, now time.Time) {
 	if g := s.end(a, now); g != nil {
 		s.alive(g)
+		g.tally.count(false)
 	}
 }
 
@@ -49,6 +51,7 @@ func (s *State) Silent(a *Attempt, now time.Time) {
 	if g == nil {
 		return
 	}
+	g.tally.count(false)
 	if g.silent++; g.silent >= silentLimit {
 		g.silent = silentLimit - 1 // once more suffices, until it answers
 		s.fail(g, a)
@@ -69,26 +72,30 @@ func (s *State) end(a *Attempt, now time.Time) *guard {
 	if g == nil || g.pending == 0 {
 		return nil
 	}
-	g.pending--
+	if g.pending--; g.pending == 0 {
+		g.dial = 0
+	}
 	return g
 }
 
 func (s *State) alive(g *guard) {
 	s.answered(g)
+	g.dial = 0
 	s.blockade = false
 	g.reach, g.silent = yes, 0
 	g.retry, g.delay = time.Time{}, 0
 }
 
 func (s *State) fail(g *guard, a *Attempt) {
+	g.dial = 0
 	if a.turn < s.net.up {
 		return // the network was not known to be there: the next attempt counts
 	}
 	switch {
-	case g.reach == yes:
-		s.net.up = 0 // it may be the network that has gone
+	case g.reach == yes && s.net.seen < a.turn:
+		s.net.up = 0 // nothing has answered since: it may be the network that has gone
 		fallthrough
-	case g.reach == maybe:
+	case g.reach != no:
 		s.net.left = max(s.net.left-1, 0)
 	}
 	g.reach, g.failed = no, a.turn

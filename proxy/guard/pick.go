@@ -14,7 +14,7 @@ type Attempt struct {
 	Relay *netdoc.Relay
 
 	id     wire.ID
-	turn   uint64    // when it began
+	turn   uint64    // when it began, or the attempt whose dial it shares
 	better []wire.ID // guards that would rather have been taken; none: the circuit need not wait for any
 	done   bool
 	waits  time.Time // since when its circuit has been waiting
@@ -41,8 +41,18 @@ func (e *WaitError) Error() string {
 // Nil and no error: no guard of the sample fits, whatever its state. Nil and a *WaitError: those that fit
 // have failed just now, or what is heard of another attempt is to be waited for.
 func (s *State) Pick(fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
+	return s.pick(nil, fits, now)
+}
+
+// PickBeside is Pick beside an attempt whose link is late in coming: it chooses the next best guard, if that is
+// a primary or has answered before. Its circuit waits until the late guard has failed.
+func (s *State) PickBeside(late *Attempt, fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
+	return s.pick(late, fits, now)
+}
+
+func (s *State) pick(late *Attempt, fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
 	s.advance(now)
-	p := pick{s: s, until: now.Add(otherRetryMax)}
+	p := search{s: s, late: late, until: now.Add(otherRetryMax)}
 	for _, g := range s.ranked() {
 		if g.keyless.IsZero() {
 			if fits == nil || fits(g.relay) {
@@ -58,7 +68,7 @@ func (s *State) Pick(fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, er
 	if i := p.choose(); i >= 0 {
 		return s.begin(p.fitting[i], p.fitting[:i]), nil
 	}
-	if s.allFail() {
+	if late == nil && s.allFail() {
 		s.endRound(true)
 		p.until = earlier(p.until, s.net.round)
 	}
@@ -68,22 +78,25 @@ func (s *State) Pick(fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, er
 	return nil, &WaitError{Until: p.until, Down: s.Down(), Now: now}
 }
 
-// pick is one search for a guard.
-type pick struct {
+// search is one search for a guard.
+type search struct {
 	s       *State
+	late    *Attempt // nil: none
 	fitting []*guard // the best first
 	until   time.Time
 	waits   bool // what is heard of an attempt under way decides
 }
 
 // choose returns the position of the guard to take, -1 if there is none.
-func (p *pick) choose() int {
+func (p *search) choose() int {
 	s := p.s
 	for i, g := range p.fitting {
 		switch {
 		case !g.keyless.IsZero():
 			p.wait(g.keyless.Add(keyPatience))
 			return -1
+		case p.late != nil && p.late.id == g.id:
+			p.waits = true
 		case g.reach == yes:
 			return i
 		case g.reach == no && s.now.Before(g.retry):
@@ -92,10 +105,10 @@ func (p *pick) choose() int {
 			return i
 		case g.pending > 0 && s.now.Before(g.tried.Add(exploreAlone)):
 			p.wait(g.tried.Add(exploreAlone))
-		case s.isPrimary(g) && g.pending == 0:
+		case s.isPrimary(g):
 			return i // another attempt at one that failed, one at a time
-		case s.isPrimary(g) || p.waits || !s.mayWalk():
-		case g.pending == 0:
+		case p.waits || !s.mayWalk():
+		case g.idle(s.now):
 			return i
 		}
 	}
@@ -104,13 +117,13 @@ func (p *pick) choose() int {
 
 // leastRecent returns, when the network seems to be down and a guard that is no primary is due, the one that
 // has not been tried for longest.
-func (p *pick) leastRecent() int {
+func (p *search) leastRecent() int {
 	if p.waits || p.s.net.rounds == 0 || !p.s.mayWalk() {
 		return -1
 	}
 	oldest := -1
 	for i, g := range p.fitting {
-		if !p.s.isPrimary(g) && g.pending == 0 && (oldest < 0 || g.tried.Before(p.fitting[oldest].tried)) {
+		if !p.s.isPrimary(g) && g.idle(p.s.now) && (oldest < 0 || g.tried.Before(p.fitting[oldest].tried)) {
 			oldest = i
 		}
 	}
@@ -118,20 +131,27 @@ func (p *pick) leastRecent() int {
 }
 
 // wait has the search end without a guard that has not answered yet.
-func (p *pick) wait(until time.Time) {
+func (p *search) wait(until time.Time) {
 	p.waits = true
 	p.until = earlier(p.until, until)
 }
 
+// idle reports whether nothing is under way at a guard. An attempt whose end is not told is given up for lost.
+func (g *guard) idle(now time.Time) bool { return g.pending == 0 || now.Sub(g.tried) > waitLifetime }
+
 func (s *State) begin(g *guard, better []*guard) *Attempt {
 	s.turn++
-	a := &Attempt{Relay: g.relay, id: g.id, turn: s.turn}
+	a := &Attempt{Relay: g.relay, id: g.id}
 	for _, b := range better {
 		a.better = append(a.better, b.id)
 	}
 	if !s.isPrimary(g) && g.reach != yes {
 		s.walked()
 	}
+	if g.dial == 0 {
+		g.dial = s.turn
+	}
+	a.turn = g.dial
 	g.pending++
 	g.tried = s.now
 	return a

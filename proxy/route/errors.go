@@ -46,10 +46,8 @@ func (e *NoExit) Error() string {
 		return named + ": no running relay has that ID"
 	case e.Why == LackRelay:
 		return named + ": none of these relays runs"
-	case e.Why == LackAllowed && e.Target == Target{}:
-		return named + ": is no exit"
 	case e.Why == LackAllowed:
-		return named + ": its exit policy does not accept " + e.port()
+		return named + ": " + e.notAllowed()
 	case e.Why == LackWanted:
 		return "--exclude: every exit that would do is excluded: " + e.what()
 	case e.Why == LackReliable:
@@ -59,26 +57,42 @@ func (e *NoExit) Error() string {
 	}
 }
 
-func (e *NoExit) port() string {
+// notAllowed says what the exits asked for do not do.
+func (e *NoExit) notAllowed() string {
+	port := fmt.Sprintf("port %d", e.Target.Port)
 	if e.Target.Addr.IsValid() {
-		return fmt.Sprintf("this address, port %d", e.Target.Port)
+		port = "this address, " + port
 	}
-	return fmt.Sprintf("port %d", e.Target.Port)
+	one := len(e.Exit) == 1
+	switch {
+	case e.Target == Target{} && one:
+		return "is no exit"
+	case e.Target == Target{}:
+		return "none is an exit"
+	case one:
+		return "its exit policy does not accept " + port
+	default:
+		return "the exit policy of none accepts " + port
+	}
 }
 
-// noExit finds out why no relay may be the last hop.
-func noExit(running []*netdoc.Relay, req Request) *NoExit {
-	e := &NoExit{Target: req.Target, Exit: req.Exit}
-	any := req
-	any.Exit = nil
+// noExit finds out why no relay may be the last hop; nil if one may.
+func (d *draw) noExit() error {
+	any := func(will func(*netdoc.Relay) bool) bool {
+		return slices.ContainsFunc(d.ix.nodes, func(n node) bool { return will(n.relay) })
+	}
+	leadsOut := func(r *netdoc.Relay) bool { return isExit(r) && d.req.leadsOut(r) }
+	e := &NoExit{Target: d.req.Target, Exit: d.req.Exit}
 	switch {
-	case len(exitsFor(running, any)) == 0 && len(req.Exit) == 0:
-		e.Why = LackPolicy
-	case len(req.Exit) > 0 && !slices.ContainsFunc(running, req.Exit.Match):
+	case slices.ContainsFunc(d.ix.nodes, func(n node) bool { return d.isExit(&n) }):
+		return nil
+	case len(e.Exit) > 0 && !any(e.Exit.Match):
 		e.Why = LackRelay
-	case len(exitsFor(running, req)) == 0:
+	case len(e.Exit) > 0 && !any(leadsOut):
 		e.Why = LackAllowed
-	case len(exitsFor(wantedBy(running, req.Exclude), req)) == 0:
+	case !any(leadsOut):
+		e.Why = LackPolicy
+	case !any(func(r *netdoc.Relay) bool { return leadsOut(r) && !d.req.Exclude.Match(r) }):
 		e.Why = LackWanted
 	default:
 		e.Why = LackReliable
@@ -103,7 +117,10 @@ type Rule string
 // The rules of a TooFewDistinct.
 const (
 	RuleDistinct Rule = "every hop is another relay"
-	RuleExclude  Rule = "excluded relays are left out"
+	RuleAvoid    Rule = "relays that failed just now are left out"
+	RuleExclude  Rule = "--exclude leaves relays out"
+	RuleExit     Rule = "the last hop is --exit"
+	RuleGuard    Rule = "the first hop is one of the guards that this client keeps to"
 	RuleFamily   Rule = "no two hops of one family"
 	RuleSubnet   Rule = "no two hops of one subnet"
 	RuleBoth     Rule = "no two hops of one family or subnet"
@@ -120,23 +137,35 @@ func (e *TooFewDistinct) Error() string {
 	return fmt.Sprintf("no route of %d hops among %d running relays: %s", e.Hops, e.Running, e.Rule)
 }
 
-// explain finds the rule that leaves no route by searching again without it. What is found on the way is
-// never used.
-func explain(d draw, running, relays []*netdoc.Relay, req Request) error {
-	e := &TooFewDistinct{Hops: req.Hops, Running: len(running)}
-	strict := d.rules
-	possible := func(r rules, relays []*netdoc.Relay) bool {
-		d.rules = r
-		return d.route(relays, exitsFor(relays, req), req.Hops) != nil
+// explain finds out why there is no route: what is missing, or which rule leaves none. For that it searches
+// without each of them; what is found on the way is never used.
+func (d *draw) explain() error {
+	if err := d.noExit(); err != nil {
+		return err
 	}
+	e := &TooFewDistinct{Hops: d.req.Hops, Running: len(d.ix.nodes)}
+	possible := func(without func(*Request, *rules)) bool {
+		req, rules := *d.req, d.rules
+		without(&req, &rules)
+		again := &draw{ix: d.ix, req: &req, rnd: d.rnd, rules: rules, tables: d.tables}
+		return again.route() != nil
+	}
+	own := d.req.First
+	d.req.First = nil // nobody is asked for a first hop that is not used
 	switch {
-	case len(running) < req.Hops:
+	case e.Running < e.Hops:
 		e.Rule = RuleDistinct
-	case possible(strict, running):
+	case own != nil && possible(func(*Request, *rules) {}):
+		e.Rule = RuleGuard
+	case len(d.req.Avoid) > 0 && possible(func(r *Request, _ *rules) { r.Avoid = nil }):
+		e.Rule = RuleAvoid
+	case len(d.req.Exclude) > 0 && possible(func(r *Request, _ *rules) { r.Avoid, r.Exclude = nil, nil }):
 		e.Rule = RuleExclude
-	case strict.subnet && possible(rules{family: true}, relays):
+	case len(d.req.Exit) > 0 && possible(func(r *Request, _ *rules) { r.Exit = nil }):
+		e.Rule = RuleExit
+	case d.rules.subnet && possible(func(_ *Request, r *rules) { r.subnet = false }):
 		e.Rule = RuleSubnet
-	case possible(rules{subnet: strict.subnet}, relays):
+	case possible(func(_ *Request, r *rules) { r.family = false }):
 		e.Rule = RuleFamily
 	default:
 		e.Rule = RuleBoth

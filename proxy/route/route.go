@@ -1,14 +1,19 @@
 // Package route chooses the relays of a circuit from a consensus.
 //
-// A route is drawn in this order:
+//	NewIndex   prepare a consensus once: classes, weights by position, subnets     index.go, weights.go
+//	Choose     draw a route, in this order                                         draw.go
+//	             1. the exit, among the relays whose policy fits the target
+//	             2. the first hop: this client's guard (Request.First), or drawn
+//	             3. the hops between, each among the relays that fit beside those already drawn
+//	           no route: say which rule or which option leaves none                errors.go
 //
-//  1. the exit, among the relays whose policy fits the target;
-//  2. the first hop, then the hops between, each among the relays that fit beside those already drawn.
+// Every draw is random in proportion to the relays' weights for the position, without replacement. Two relays
+// of one route are never the same relay, never of one family, and, where the consensus asks for it, never of
+// one subnet (IPv4 /16, IPv6 /32). No rule is ever relaxed.
 //
-// Every draw is random in proportion to the relays' weights, without replacement. Two relays of one route
-// are never the same relay, never of one family, and, where the consensus asks for it, never of one
-// subnet (IPv4 /16, IPv6 /32). No rule is ever relaxed: when the rules leave no route, the error says
-// which of them does. Exits are spared for the last place as far as they are scarce (see weights.go).
+// The exit is drawn as if there were no guards: beside an exit that the first guard does not fit, the next
+// guard is used that does, and only if none does, another exit is drawn. Else whoever sees a client's exits
+// could tell its guard from the exits that it never uses.
 //
 // The package is pure: the consensus, and the source of randomness, come in as arguments.
 package route
@@ -68,83 +73,34 @@ type Request struct {
 	First func(fits func(*netdoc.Relay) bool) (*netdoc.Relay, error)
 }
 
+// leadsOut reports whether a relay that is an exit would do as the last hop.
+func (req *Request) leadsOut(r *netdoc.Relay) bool {
+	return (len(req.Exit) == 0 || req.Exit.Match(r)) && req.Target.fits(&r.Policy)
+}
+
 // Choose draws a route: Hops relays, the first hop first and the exit last. They are the consensus's own
 // and must not be changed. It is safe for concurrent use if rnd is (NewRand's is).
 //
 // Whether the consensus suits the clock is the caller's to check. When no route satisfies the request the
 // error is a *TooFewRelays, *NoExit or *TooFewDistinct, or what Request.First returned.
-func Choose(c *netdoc.Consensus, req Request, rnd *rand.Rand) ([]*netdoc.Relay, error) {
+func (ix *Index) Choose(req Request, rnd *rand.Rand) ([]*netdoc.Relay, error) {
 	if req.Hops < 1 || req.Hops > wire.MaxHops {
 		return nil, fmt.Errorf("route: %d hops asked for, possible are 1 to %d", req.Hops, wire.MaxHops)
 	}
-	running := runningRelays(c)
-	if len(running) < c.Params.MinRelays {
-		return nil, &TooFewRelays{Have: len(running), Need: c.Params.MinRelays}
+	if least := ix.consensus.Params.MinRelays; len(ix.nodes) < least {
+		return nil, &TooFewRelays{Have: len(ix.nodes), Need: least}
 	}
-	wanted := wantedBy(running, req.Exclude)
-	relays := without(wanted, req.Avoid)
-	exits := exitsFor(relays, req)
-	if len(exits) == 0 {
-		return nil, noExit(running, req)
+	d := &draw{ix: ix, req: &req, rnd: rnd, rules: ix.rules, tables: ix.tables[req.Hops]()}
+	route := d.route()
+	switch {
+	case d.chosen != nil:
+		return nil, d.chosen
+	case route == nil:
+		return nil, d.explain()
 	}
-	d := draw{rnd: rnd, rules: rules{family: true, subnet: c.Params.SubnetRule}, weigh: weigh(relays, req.Hops)}
-	if req.First != nil && req.Hops > 1 {
-		d.first, d.firsts = req.First, wanted
+	relays := make([]*netdoc.Relay, len(route))
+	for i, n := range route {
+		relays[i] = n.relay
 	}
-	if route := d.route(relays, exits, req.Hops); route != nil {
-		return route, nil
-	}
-	if d.err != nil {
-		return nil, d.err
-	}
-	return nil, explain(d, running, relays, req)
-}
-
-// runningRelays leaves out relays whose onion key is not at hand: none can be built through.
-func runningRelays(c *netdoc.Consensus) []*netdoc.Relay {
-	running := make([]*netdoc.Relay, 0, len(c.Relays))
-	for i := range c.Relays {
-		if r := &c.Relays[i]; r.Flags.Has(netdoc.Running) && r.OnionKey() != nil {
-			running = append(running, r)
-		}
-	}
-	return running
-}
-
-func without(relays []*netdoc.Relay, exclude map[wire.ID]struct{}) []*netdoc.Relay {
-	if len(exclude) == 0 {
-		return relays
-	}
-	kept := make([]*netdoc.Relay, 0, len(relays))
-	for _, r := range relays {
-		if _, out := exclude[r.ID]; !out {
-			kept = append(kept, r)
-		}
-	}
-	return kept
-}
-
-// wantedBy leaves out what the user excludes.
-func wantedBy(relays []*netdoc.Relay, exclude Selectors) []*netdoc.Relay {
-	if len(exclude) == 0 {
-		return relays
-	}
-	kept := make([]*netdoc.Relay, 0, len(relays))
-	for _, r := range relays {
-		if !exclude.Match(r) {
-			kept = append(kept, r)
-		}
-	}
-	return kept
-}
-
-// exitsFor returns the relays that may be the last hop, whatever the request leaves out.
-func exitsFor(relays []*netdoc.Relay, req Request) []*netdoc.Relay {
-	var exits []*netdoc.Relay
-	for _, r := range relays {
-		if !r.Flags.Has(netdoc.BadExit) && req.Target.fits(&r.Policy) && (len(req.Exit) == 0 || req.Exit.Match(r)) {
-			exits = append(exits, r)
-		}
-	}
-	return exits
+	return relays, nil
 }

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"torproxy/wire"
@@ -63,6 +62,11 @@ func network(t testing.TB, n, exits int) *netdoc.Consensus {
 		c.Relays = append(c.Relays, r)
 	}
 	return c
+}
+
+// Choose draws a route out of an Index that is made for this once.
+func Choose(c *netdoc.Consensus, req Request, rnd *rand.Rand) ([]*netdoc.Relay, error) {
+	return NewIndex(c).Choose(req, rnd)
 }
 
 func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
@@ -129,7 +133,10 @@ func checkRoute(t testing.TB, c *netdoc.Consensus, req Request, route []*netdoc.
 		if mine, ok := c.Relay(a.ID); !ok || mine != a {
 			t.Fatalf("hop %d is not a relay of the consensus", i+1)
 		}
-		if _, out := req.Avoid[a.ID]; out {
+		if _, out := req.Avoid[a.ID]; out && (i > 0 || req.First == nil || req.Hops == 1) {
+			t.Fatalf("hop %d is a relay to avoid", i+1)
+		}
+		if req.Exclude.Match(a) {
 			t.Fatalf("hop %d is an excluded relay", i+1)
 		}
 		if !a.Flags.Has(netdoc.Running) {
@@ -149,7 +156,7 @@ func checkRoute(t testing.TB, c *netdoc.Consensus, req Request, route []*netdoc.
 		}
 	}
 	exit := route[len(route)-1]
-	if exit.Flags.Has(netdoc.BadExit) || !req.Target.fits(&exit.Policy) {
+	if exit.Flags.Has(netdoc.BadExit) || !req.Target.fits(&exit.Policy) || len(req.Exit) > 0 && !req.Exit.Match(exit) {
 		t.Fatalf("relay %s is no exit for the target", exit.Nickname)
 	}
 }
@@ -256,30 +263,6 @@ func TestDrawsFollowWeights(t *testing.T) {
 	})
 }
 
-// With exits enough for their own position and half of that again, an exit's weight elsewhere is what its
-// position leaves of it.
-func TestExitsToSpareServeElsewhere(t *testing.T) {
-	// Eight of sixteen are exits, three hops: exits have 1/2 of all, need 1/3, so 1/3 of each is to spare.
-	w := weigh(pointers(network(t, 16, 8)), 3)
-	if got := float64(w.share) / shareUnit; math.Abs(got-1.0/3) > 0.01 {
-		t.Errorf("an exit counts %.3f elsewhere, want a third", got)
-	}
-	if w := weigh(pointers(network(t, 12, 4)), 3); w.share != 0 {
-		t.Errorf("an exit counts %d elsewhere where none is to spare", w.share)
-	}
-	if w := weigh(pointers(network(t, 12, 12)), 3); math.Abs(float64(w.share)/shareUnit-2.0/3) > 0.01 {
-		t.Errorf("share %d where all are exits, want two thirds", w.share)
-	}
-}
-
-func pointers(c *netdoc.Consensus) []*netdoc.Relay {
-	var relays []*netdoc.Relay
-	for i := range c.Relays {
-		relays = append(relays, &c.Relays[i])
-	}
-	return relays
-}
-
 func TestErrors(t *testing.T) {
 	web := TargetOf("example.com", 80)
 	tests := []struct {
@@ -302,7 +285,7 @@ func TestErrors(t *testing.T) {
 		}, Request{Hops: 3, Target: web}, &NoExit{Target: web}},
 		{"exits excluded", nil, Request{Hops: 3, Target: web, Avoid: exclude(0, 1)}, &NoExit{Target: web, Why: LackReliable}},
 		{"fewer relays than hops", func(c *netdoc.Consensus) { c.Relays = c.Relays[:4] }, Request{Hops: 5}, &TooFewDistinct{Hops: 5, Running: 4, Rule: RuleDistinct}},
-		{"too many excluded", nil, Request{Hops: 8, Avoid: exclude(7)}, &TooFewDistinct{Hops: 8, Running: 8, Rule: RuleExclude}},
+		{"too many excluded", nil, Request{Hops: 8, Avoid: exclude(7)}, &TooFewDistinct{Hops: 8, Running: 8, Rule: RuleAvoid}},
 		{"one family", func(c *netdoc.Consensus) { declare(c, 0, 1, 2, 3, 4, 5, 6) }, Request{Hops: 3}, &TooFewDistinct{Hops: 3, Running: 8, Rule: RuleFamily}},
 		{"one subnet", func(c *netdoc.Consensus) { oneSubnet(c) }, Request{Hops: 2}, &TooFewDistinct{Hops: 2, Running: 8, Rule: RuleSubnet}},
 		{"one subnet, one family", func(c *netdoc.Consensus) {
@@ -332,15 +315,6 @@ func TestHopsOutOfRange(t *testing.T) {
 	for _, hops := range []int{-1, 0, wire.MaxHops + 1} {
 		if _, err := Choose(c, Request{Hops: hops}, seeded(1)); err == nil {
 			t.Errorf("%d hops accepted", hops)
-		}
-	}
-}
-
-func TestErrorsNameNoDestination(t *testing.T) {
-	for _, host := range []string{"secret.example", "203.0.113.77"} {
-		err := error(&NoExit{Target: TargetOf(host, 443)})
-		if want := "port 443"; !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), host) {
-			t.Errorf("error text %q", err)
 		}
 	}
 }
@@ -403,16 +377,15 @@ func TestSameSubnet(t *testing.T) {
 		{[]string{"fe80::1%eth0"}, []string{"fe80::2%eth1"}, true},
 	}
 	for _, test := range tests {
-		a, b := &netdoc.Relay{Addresses: addresses(test.a)}, &netdoc.Relay{Addresses: addresses(test.b)}
-		if got := sameSubnet(a, b); got != test.want {
+		if got := sameSubnet(subnetsOf(test.a), subnetsOf(test.b)); got != test.want {
 			t.Errorf("%v and %v: %v", test.a, test.b, got)
 		}
 	}
 }
 
-func addresses(texts []string) (list []netip.AddrPort) {
+func subnetsOf(texts []string) (list []subnet) {
 	for _, s := range texts {
-		list = append(list, netip.AddrPortFrom(netip.MustParseAddr(s), 1))
+		list = append(list, subnetOf(netip.MustParseAddr(s)))
 	}
 	return list
 }
@@ -460,90 +433,57 @@ func TestNewRandIsSafeForConcurrentUse(t *testing.T) {
 	}
 }
 
-// FuzzChoose draws from random networks: a route keeps every rule, and where the search finds none, trying
-// every set of relays finds none either.
-func FuzzChoose(f *testing.F) {
-	f.Add(uint64(1), uint8(5), uint8(3), uint8(40))
-	f.Add(uint64(2), uint8(9), uint8(8), uint8(0))
-	f.Add(uint64(3), uint8(9), uint8(4), uint8(120))
-	f.Add(uint64(4), uint8(0), uint8(1), uint8(255))
-	f.Fuzz(func(t *testing.T, seed uint64, size, hops, density uint8) {
-		rnd := seeded(seed)
-		c := randomNetwork(t, rnd, int(size)%11, density)
-		req := Request{Hops: 1 + int(hops)%wire.MaxHops, Target: TargetOf("example.com", 443), Avoid: map[wire.ID]struct{}{}}
-		for i := range c.Relays {
-			if rnd.IntN(8) == 0 {
-				req.Avoid[c.Relays[i].ID] = struct{}{}
-			}
-		}
-		route, err := Choose(c, req, rnd)
-		if err == nil {
-			checkRoute(t, c, req, route)
-			return
-		}
-		if _, small := errors.AsType[*TooFewRelays](err); !small && routeExists(c, req) {
-			t.Errorf("there is a route, but: %v", err)
-		}
-	})
-}
-
-func randomNetwork(t *testing.T, rnd *rand.Rand, n int, density uint8) *netdoc.Consensus {
-	c := network(t, n, 0)
-	c.Params = netdoc.ConsensusParams{MinRelays: rnd.IntN(4), SubnetRule: rnd.IntN(2) == 0}
-	policies := []netdoc.Policy{policy(t, "accept *:443"), policy(t, "accept *:80"), {}}
-	for i := range c.Relays {
-		r := &c.Relays[i]
-		r.Weight = rnd.Uint64() >> rnd.IntN(64)
-		r.Policy = policies[rnd.IntN(3)]
-		if rnd.IntN(10) == 0 {
-			r.Flags |= netdoc.BadExit
-		}
-		if rnd.IntN(256) < int(density) {
-			r.Addresses = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{77, byte(rnd.IntN(3)), 0, 1}), 1)}
-		}
-		for j := range i {
-			if rnd.IntN(256) < int(density) {
-				declare(c, i, j)
-			}
-		}
-	}
+// large returns the network that is measured: 10,000 relays, a third of them exits.
+func large(b *testing.B) *netdoc.Consensus {
+	c := network(b, 10000, 3300)
+	c.Params.SubnetRule = true
 	return c
 }
 
-// routeExists tries every set of relays.
-func routeExists(c *netdoc.Consensus, req Request) bool {
-	r := rules{family: true, subnet: c.Params.SubnetRule}
-sets:
-	for set := range 1 << len(c.Relays) {
-		var chosen []*netdoc.Relay
-		exit := false
-		for i := range c.Relays {
-			if set&(1<<i) == 0 {
-				continue
-			}
-			next := &c.Relays[i]
-			_, out := req.Avoid[next.ID]
-			if out || slices.ContainsFunc(chosen, func(o *netdoc.Relay) bool { return r.conflict(o, next) }) {
-				continue sets
-			}
-			exit = exit || !next.Flags.Has(netdoc.BadExit) && req.Target.fits(&next.Policy)
-			chosen = append(chosen, next)
-		}
-		if exit && len(chosen) == req.Hops {
-			return true
-		}
-	}
-	return false
-}
-
 func BenchmarkChoose(b *testing.B) {
-	c := network(b, 10000, 3300)
-	c.Params.SubnetRule = true
+	ix := NewIndex(large(b))
 	b.ReportAllocs()
 	rnd := NewRand()
 	for b.Loop() {
-		if _, err := Choose(c, Request{Hops: 3, Target: TargetOf("example.com", 443)}, rnd); err != nil {
+		if _, err := ix.Choose(Request{Hops: 3, Target: TargetOf("example.com", 443)}, rnd); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkIndex is what a new consensus costs, with its first route.
+func BenchmarkIndex(b *testing.B) {
+	c := large(b)
+	b.ReportAllocs()
+	rnd := NewRand()
+	for b.Loop() {
+		if _, err := NewIndex(c).Choose(Request{Hops: 3, Target: TargetOf("example.com", 443)}, rnd); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	ix := NewIndex(large(b))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := ix.Check(Request{Hops: 3}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkNoRoute is what it costs to say which rule leaves no route.
+func BenchmarkNoRoute(b *testing.B) {
+	c := large(b)
+	for i := range c.Relays {
+		c.Relays[i].Policy = netdoc.Policy{}
+	}
+	ix := NewIndex(c)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := ix.Check(Request{Hops: 3}); err == nil {
+			b.Fatal("a route without an exit")
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -99,38 +98,5 @@ func TestChosenExit(t *testing.T) {
 	}
 	if len(seen) != 2 || !seen["r1"] || !seen["r2"] {
 		t.Errorf("exits %v, want r1 and r2", seen)
-	}
-}
-
-// TestFirst checks that the first hop is the one that was chosen, and what it is chosen from.
-func TestFirst(t *testing.T) {
-	c := network(t, 6, 2)
-	declare(c, 1, 2)
-	guards := []int{2, 3}
-	seen := map[string]int{}
-	for seed := range uint64(300) {
-		var asked []string
-		first := func(fits func(*netdoc.Relay) bool) (*netdoc.Relay, error) {
-			for _, i := range guards {
-				r := &c.Relays[i]
-				asked = append(asked, r.Nickname)
-				if fits(r) {
-					return r, nil
-				}
-			}
-			return nil, nil
-		}
-		route, err := Choose(c, Request{Hops: 3, First: first}, seeded(seed))
-		if err != nil {
-			t.Fatal(err)
-		}
-		checkRoute(t, c, Request{Hops: 3}, route)
-		seen[route[2].Nickname+" "+route[0].Nickname]++
-		if want := map[string]string{"r0": "r2", "r1": "r3"}[route[2].Nickname]; route[0].Nickname != want {
-			t.Fatalf("exit %s with first hop %s, want %s; asked %v", route[2].Nickname, route[0].Nickname, want, asked)
-		}
-	}
-	if n := slices.Max([]int{seen["r0 r2"], seen["r1 r3"]}); len(seen) != 2 || n > 200 {
-		t.Errorf("%v: the exit is drawn without regard to the first hop", seen)
 	}
 }

@@ -180,7 +180,7 @@ func exchange(ctx context.Context, conn *http3.ClientConn, r request) (answer, e
 	case a.status != http.StatusOK:
 		return answer{}, statusError(resp)
 	}
-	a.body, err = io.ReadAll(io.LimitReader(resp.Body, r.limit+1))
+	a.body, err = io.ReadAll(io.LimitReader(accounted{resp.Body, accountOf(ctx)}, r.limit+1))
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return answer{}, ctx.Err()

@@ -16,13 +16,13 @@ import (
 //
 //  1. wait until a little after the newest consensus stops being fresh; at the start, not at all
 //  2. ask mirrors (who chooses routes) and the authorities in random order, the next one when one fails, has
-//     nothing newer, or is slow                                                           sources.go
+//     nothing newer, or sends nothing for a while                               poll.go, sources.go
 //  3. take what comes, whole or as a difference, and verify it; adopt what is newer and suits the clock
 //  4. nothing newer: ask again, soon at first and then ever more slowly
 //  5. beside that, fetch the onion keys that the newest consensus names                   keys.go
 
 const (
-	hedge = 500 * time.Millisecond // an authority that takes longer is not waited for alone
+	hedge = 500 * time.Millisecond // a server of which nothing comes for so long is not waited for alone
 	// Nobody comes at the very moment when a consensus stops being fresh. Mirrors come within the first of
 	// these parts of the round after it, clients within the second to the fifth: mirrors have it then.
 	parts       = 10
@@ -35,7 +35,8 @@ const (
 	nap = time.Minute
 )
 
-// Fetcher gets a document from a server, as Client.Fetch does.
+// Fetcher gets a document from a server, as Client.Fetch does. A server that takes longer than half a second
+// is left alone by a Follower only if the Fetcher is a *Client, which knows whether it is delivering.
 type Fetcher interface {
 	Fetch(ctx context.Context, from Peer, path, etag string, limit int64) (body []byte, newETag string, err error)
 }
@@ -143,11 +144,13 @@ func (f *Follower) Run(ctx context.Context) error {
 		if f.now().Before(due) {
 			continue
 		}
-		asked := f.poll(ctx)
+		asked, news := f.poll(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		f.note(asked)
+		if !news { // else it ended before all had been asked, and says nothing of the authorities
+			f.note(asked)
+		}
 		due = f.next(started, f.now())
 	}
 }

@@ -2,64 +2,91 @@ package directory
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"torproxy/wire/netdoc"
 )
 
-// reply is one server's answer to a poll: a document, why what it sent is none, or why it sent none.
+// reply is one server's answer to a question: a document, why what it sent is none, or why it sent none.
 type reply struct {
-	from    source
+	*question
 	doc     *netdoc.Consensus
 	invalid error
 	err     error
 }
 
-// poll asks servers until one has a newer consensus, and returns what the authorities among the others said.
-// It asks the next one when an answer is no help or does not come soon, and has nothing running when it
-// returns.
-func (f *Follower) poll(ctx context.Context) tally {
+// question is a request of a poll that runs.
+type question struct {
+	from    source
+	began   time.Time
+	account *account
+}
+
+// A server that is delivering is left alone for so long: on a slow line every other that is asked takes its
+// share from it, and with a few of them none is done in time. Not for ever: one that has something to hide
+// could deliver slowly until the poll's time is over. A mirror is anybody, an authority is not.
+const (
+	mirrorAlone    = 5 * time.Second
+	authorityAlone = 15 * time.Second
+)
+
+// alone reports whether no other server is to be asked because of this one.
+func (q *question) alone() bool {
+	most := authorityAlone
+	if q.from.mirror {
+		most = mirrorAlone
+	}
+	return time.Since(q.began) < most && q.account.delivers(hedge)
+}
+
+// poll asks servers until one has a newer consensus, which news tells, and returns what the authorities among
+// the others said. It asks the next one when an answer is no help or when nothing comes of it for a while,
+// and has nothing running when it returns.
+func (f *Follower) poll(ctx context.Context) (t tally, news bool) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel()
-	sources := f.sources()
-	replies := make(chan reply, len(sources))
-	var t tally
-	asked, running := 0, 0
-	slow := time.NewTimer(0)
-	defer slow.Stop()
-	for asked < len(sources) || running > 0 {
-		next := slow.C
-		if asked == len(sources) {
-			next = nil
+	waiting := f.sources()
+	var running []*question
+	replies := make(chan reply, len(waiting))
+	look := time.NewTimer(0)
+	defer look.Stop()
+	for len(waiting) > 0 || len(running) > 0 {
+		due := look.C
+		if len(waiting) == 0 {
+			due = nil
 		}
 		select {
-		case <-next:
-			from := sources[asked]
-			asking.Go(func() { replies <- f.ask(ctx, from) })
-			asked++
-			running++
-			if !from.mirror {
+		case <-due:
+			look.Reset(hedge)
+			if slices.ContainsFunc(running, (*question).alone) {
+				continue
+			}
+			asked, account := withAccount(ctx)
+			q := &question{from: waiting[0], began: time.Now(), account: account}
+			waiting, running = waiting[1:], append(running, q)
+			asking.Go(func() { replies <- f.ask(asked, q) })
+			if !q.from.mirror {
 				t.asked++
 			}
-			slow.Reset(hedge)
 		case r := <-replies:
-			running--
+			running = slices.DeleteFunc(running, func(q *question) bool { return q == r.question })
 			if f.take(r, &t) {
-				return t
+				return t, true
 			}
-			slow.Reset(0)
+			look.Reset(0)
 		}
 	}
-	return t
+	return t, false
 }
 
 // ask gets the newest consensus that a server has. A difference that is of no use is followed by a request
 // for the whole document.
-func (f *Follower) ask(ctx context.Context, from source) reply {
-	r := reply{from: from}
+func (f *Follower) ask(ctx context.Context, q *question) reply {
+	r, from := reply{question: q}, q.from
 	path, tag := ConsensusPath, ""
 	held, _, _ := f.latest()
 	limit := int64(netdoc.MaxConsensus)
@@ -101,7 +128,7 @@ func (f *Follower) take(r reply, t *tally) bool {
 		return false
 	}
 	if r.err != nil {
-		t.failed(r.err)
+		t.failed(r.err, r.account.total())
 		return false
 	}
 	before, _, _ := f.latest()

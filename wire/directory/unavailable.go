@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -34,6 +35,7 @@ func (e *UnavailableError) Error() string {
 
 func (e *UnavailableError) sentence() string {
 	clock, clockIsOff := errors.AsType[*netdoc.ClockError](e.Cause)
+	cut, isCutShort := errors.AsType[*cutShortError](e.Cause)
 	switch {
 	case e.Cause == nil:
 		return "no consensus yet: the directory authorities are being asked"
@@ -44,6 +46,8 @@ func (e *UnavailableError) sentence() string {
 	case e.Answered < e.Quorum:
 		return fmt.Sprintf("only %d of %d directory authorities can be reached, a consensus needs %d: %v",
 			e.Answered, e.Authorities, e.Quorum, e.Cause)
+	case isCutShort:
+		return fmt.Sprintf("no consensus has arrived whole from the directory authorities: %v", cut)
 	default:
 		return fmt.Sprintf("the directory authorities have no usable consensus: %v", e.Cause)
 	}
@@ -74,25 +78,43 @@ type telling int
 
 const (
 	unreachable telling = iota + 1
+	cutShort
 	nothingNewer
 	statusAnswer
 	invalidDocument
 	clockOff
 )
 
+// cutShortError is an answer that did not arrive whole.
+type cutShortError struct {
+	came  int64 // bytes
+	cause error
+}
+
+func (e *cutShortError) Error() string {
+	if errors.Is(e.cause, context.DeadlineExceeded) {
+		return fmt.Sprintf("only %d bytes of it came in time; this machine's line may be too slow, or busy", e.came)
+	}
+	return fmt.Sprintf("it was cut short after %d bytes: %v", e.came, e.cause)
+}
+
+func (e *cutShortError) Unwrap() error { return e.cause }
+
 var errNothingNewer = errors.New("they have nothing newer than the consensus held")
 
-// failed notes a request that brought no document.
-func (t *tally) failed(err error) {
+// failed notes a request that brought no document, but so many bytes.
+func (t *tally) failed(err error, came int64) {
 	rank := unreachable
-	if _, ok := errors.AsType[*StatusError](err); ok {
-		rank = statusAnswer
-	}
+	_, status := errors.AsType[*StatusError](err)
 	switch {
+	case status:
+		rank = statusAnswer
 	case errors.Is(err, ErrNotModified):
 		rank, err = nothingNewer, errNothingNewer
-	case errors.Is(err, ErrTooLarge):
+	case errors.Is(err, ErrTooLarge), errors.Is(err, errContent):
 		rank = invalidDocument
+	case came > 0:
+		rank, err = cutShort, &cutShortError{came, err}
 	}
 	if rank != unreachable {
 		t.answered++

@@ -149,7 +149,10 @@ func canonicalHost(host string) (string, error) {
 	}
 	name, dot := strings.CutSuffix(host, ".")
 	ascii, err := names.ToASCII(name)
-	if err != nil || !isName(ascii) {
+	if err == nil { // what has been mapped must be a name by itself, too
+		_, err = names.ToASCII(ascii)
+	}
+	if err != nil || !isName(ascii) || checkText(name) != nil { // the host may have been percent-encoded
 		return "", fmt.Errorf("%.100q is no host name", host)
 	}
 	if endsInNumber(ascii) {

@@ -26,6 +26,7 @@ func TestParseLink(t *testing.T) {
 		{"http://example.com?", "http://example.com/?", "example.com"},
 		{"http://example.com/%20", "http://example.com/%20", "example.com"},
 		{"http://" + strings.Repeat("a.", 100) + "example/", "http://" + strings.Repeat("a.", 100) + "example/", strings.Repeat("a.", 100) + "example"},
+		{"http://b%C3%BCcher.example/", "http://xn--bcher-kva.example/", "xn--bcher-kva.example"},
 	} {
 		l, err := ParseLink(c.in)
 		if err != nil || l.String() != c.out || l.Host() != c.host {
@@ -67,6 +68,9 @@ func TestParseLinkRefuses(t *testing.T) {
 		"http://[::1/":                 "no URL",
 		"http://ex!ample.com/":         "no host name",
 		"http://a..b/":                 "no host name",
+		"http://a.%D0est/":             "no host name",
+		"http://a%20b.test/":           "no URL",
+		"http://a%E2%80%AEb.test/":     "no host name",
 		"http://xn--/":                 "no host name",
 		"http://example.com:0/":        "port",
 		"http://example.com:65536/":    "port",

@@ -1,0 +1,180 @@
+//go:build clients
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// This file uses the console as a person does, in a real browser. With go test -artifacts, what it looked
+// like is kept.
+
+// tab is one of a running Chromium whose every request but those to the console goes through the proxy.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+}
+
+func startTab(t *testing.T, p program) *tab {
+	t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.NoSandbox, chromedp.ProxyServer("http://"+p.http), chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("proxy-bypass-list", "<-loopback>;"+p.http), chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-background-networking", true), chromedp.WindowSize(1100, 900))
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("chromium does not start (.ci/test installs it): %v", err)
+	}
+	return &tab{t, ctx}
+}
+
+// do runs steps, which must be done within a while.
+func (b *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		b.shoot("failed.png")
+		b.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// await waits until a JavaScript expression is true.
+func (b *tab) await(what, expression string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](expression, chromedp.WithPollingInterval(100*time.Millisecond))); err != nil {
+		b.shoot("failed.png")
+		b.t.Fatalf("%s: %v: %s", what, err, expression)
+	}
+}
+
+// value is that of a JavaScript expression.
+func value[T any](b *tab, expression string) T {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		b.t.Fatalf("%s: %v", expression, err)
+	}
+	return v
+}
+
+// shoot keeps what the page looks like.
+func (b *tab) shoot(name string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(b.t.ArtifactDir(), name), png, 0o644)
+	}
+	if err != nil {
+		b.t.Errorf("%s: %v", name, err)
+	}
+}
+
+// circuits of the console that carry a stream to a site, as a list of IDs.
+const circuitsTo = `[...document.querySelectorAll('#circuit-list > li')].filter(li => li.querySelector('.streams').textContent.includes(%q)).map(li => li.dataset.key).join()`
+
+func TestConsole(t *testing.T) {
+	arrived := make(chan struct{}, 10)
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, "<title>a site</title><p>good day")
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/" {
+			arrived <- struct{}{}
+			<-r.Context().Done() // the stream stays open, to be looked at
+		}
+	}))
+	defer site.Close()
+	p := startProgram(t, build(t), "--hops", "3")
+	b := startTab(t, p)
+	host := strings.TrimPrefix(site.URL, "http://")
+
+	b.do("a page through the proxy", chromedp.Navigate(site.URL+"/page"))
+	if got := value[string](b, "document.body.textContent"); !strings.Contains(got, "good day") {
+		t.Fatalf("the page is %q", got)
+	}
+	b.do("the console", chromedp.Navigate("http://"+p.http+"/"))
+	b.await("ready", `document.getElementById('state').textContent === 'ready'`)
+	b.await("twelve relays", `document.querySelectorAll('#relay-list tr').length === 12`)
+
+	open := func() {
+		t.Helper()
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			fetchThrough(ctx, p.http, site.URL+"/")
+		}()
+		<-arrived
+	}
+	open()
+	b.await("its circuit", fmt.Sprintf(circuitsTo+" !== ''", host))
+	b.await("and in the picture", `document.querySelector('#picture .circuit.busy') !== null`)
+	first := value[string](b, fmt.Sprintf(circuitsTo, host))
+	b.shoot("circuit.png")
+
+	b.do("new identity", chromedp.Click("#newnym"))
+	b.await("told so", `document.getElementById('said').textContent.startsWith('New identity')`)
+	open()
+	b.await("another circuit", fmt.Sprintf(circuitsTo+".split(',').some(id => id !== %q)", host, first))
+
+	b.do("what became of it", chromedp.SendKeys("#why-host", "127.0.0.1"), chromedp.Click("#why button"))
+	b.await("the steps", `document.querySelectorAll('#why-list .steps tr').length > 0`)
+
+	relay := value[string](b, `document.querySelector('#relay-list tr').dataset.key`)
+	b.do("stop a relay", chromedp.Click(`#relay-list tr button`))
+	b.await("it is stopped", fmt.Sprintf(`document.querySelector('#relay-list tr[data-key="%s"] .running').textContent === 'stopped'`, relay))
+	b.await("also in the picture", `document.querySelector('#picture .relay.down') !== null`)
+	b.shoot("stopped.png")
+	b.do("start it again", chromedp.Click(`#relay-list tr button`))
+	b.await("it runs", fmt.Sprintf(`document.querySelector('#relay-list tr[data-key="%s"] .running').textContent === 'running'`, relay))
+	b.do("one more", chromedp.Click("#add-relay"))
+	b.await("thirteen relays", `document.querySelectorAll('#relay-list tr').length === 13`)
+
+	closed := value[string](b, `document.querySelector('#circuit-list > li').dataset.key`)
+	b.do("close a circuit", chromedp.Click(`#circuit-list > li button`))
+	b.await("it is gone", fmt.Sprintf(`document.querySelector('#circuit-list > li[data-key="%s"]') === null`, closed))
+
+	b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)))
+	if wide := value[int](b, `document.documentElement.scrollWidth`); wide > 390 {
+		t.Errorf("the page is %d wide on a phone of 390", wide)
+	}
+	b.shoot("phone.png")
+}
+
+// fetchThrough gets a page through an HTTP proxy and reads it until ctx ends.
+func fetchThrough(ctx context.Context, proxy, page string) error {
+	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})}
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(ctx, "GET", page, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := transport.RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, answer.Body)
+	return err
+}

@@ -1,0 +1,119 @@
+package proxy
+
+import (
+	"time"
+
+	"torproxy/wire/netdoc"
+)
+
+// A circuit takes no new streams any more, and goes with its last one, when
+//
+//	it is past its time                           tend
+//	a new identity was asked for                  retireAll
+//	the consensus does not list one of its relays retireGone
+//	a stream found it gone, full or silent        retire
+//	it has become slow                            answeredLocked, slow.go
+//
+// It goes at once, and its streams with it, when a link on its way dies: pool.remove.
+const (
+	usedLifetime  = 10 * time.Minute // so long after its first stream
+	spareLifetime = 30 * time.Minute // an unused one is replaced: weights change, and relays come
+	closeTimeout  = 30 * time.Second // for an exit to answer the end of a retired circuit's last stream
+)
+
+// tend retires circuits that are past their time, and closes those whose exits do not answer in time. Of
+// old spares one goes at a time, so that all are never missing at once; of a client that is not in use the
+// last one stays: nothing is built for nobody.
+func (p *pool) tend(now time.Time, inUse bool) {
+	oldest, spares := p.oldestSpare()
+	p.retireIf(func(h *held) bool {
+		if h == oldest && h.spare() {
+			return now.Sub(h.circuit.Began()) > spareLifetime && (inUse || spares > 1)
+		}
+		return h.used && now.Sub(h.firstUse) > usedLifetime
+	})
+}
+
+// oldestSpare returns the oldest spare, nil if there is none, and how many there are.
+func (p *pool) oldestSpare() (oldest *held, spares int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.circuits {
+		if !h.spare() {
+			continue
+		}
+		spares++
+		if oldest == nil || h.circuit.Began().Before(oldest.circuit.Began()) {
+			oldest = h
+		}
+	}
+	return oldest, spares
+}
+
+// retireGone retires circuits through relays that a consensus does not list: most often they are dead, and a
+// new stream would wait for them until their link's time-out.
+func (p *pool) retireGone(c *netdoc.Consensus) {
+	p.retireIf(func(h *held) bool {
+		for _, r := range h.circuit.Route() {
+			if _, listed := c.Relay(r.ID); !listed {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// retireIf retires the circuits that f says, and closes retired ones that are done with.
+func (p *pool) retireIf(f func(*held) bool) {
+	p.mu.Lock()
+	var due []*held
+	for _, h := range p.circuits {
+		if !h.retired && f(h) {
+			h.retired = true
+			p.changedLocked()
+		}
+		if h.retired {
+			due = append(due, h)
+		}
+	}
+	p.mu.Unlock()
+	for _, h := range due {
+		p.closeIfDone(h)
+	}
+}
+
+func (p *pool) retire(h *held) {
+	p.mu.Lock()
+	h.retired = true
+	p.changedLocked()
+	p.mu.Unlock()
+	p.closeIfDone(h)
+}
+
+// retireAll retires every circuit that has carried a stream, and those that dials of this moment will take.
+func (p *pool) retireAll() {
+	p.mu.Lock()
+	p.identity++
+	p.changedLocked()
+	var used []*held
+	for _, h := range p.circuits {
+		if h.used {
+			h.retired = true
+			used = append(used, h)
+		}
+	}
+	p.mu.Unlock()
+	for _, h := range used {
+		p.closeIfDone(h)
+	}
+}
+
+func (p *pool) closeIfDone(h *held) {
+	p.mu.Lock()
+	ended := h.ending == 0 || time.Since(h.lastClose) > closeTimeout
+	done := h.retired && h.pending == 0 && len(h.streams) == 0 && ended
+	p.mu.Unlock()
+	if done {
+		h.circuit.Close()
+	}
+}

@@ -1,0 +1,40 @@
+package proxy
+
+import "time"
+
+// A circuit that has become slow is replaced. Slow is against its own history: the exit answers the END of a
+// stream at once, without asking anybody else, so the time from END to END is one round trip of the path, as
+// building was. It costs no traffic of its own. BEGIN to CONNECTED would not serve: most of it is the
+// destination's.
+const (
+	slowFactor = 3           // times as long as building took,
+	slowLeast  = time.Second // and so much longer,
+	slowRow    = 3           // so often in a row: then the circuit takes no new streams
+
+	// So often at most. When every circuit is slow it is this machine's own line, or the first hop's, and
+	// no other circuit makes that faster.
+	slowPause = time.Minute
+
+	// An answer that took less than this part of building was on its way before the END was sent: the exit
+	// had ended the stream itself. It measures nothing.
+	crossedPart = 4
+)
+
+// answeredLocked notes how long the exit took to answer the END of a stream. p.mu is held.
+func (p *pool) answeredLocked(h *held, took time.Duration) {
+	built := h.circuit.Took()
+	switch {
+	case took < built/crossedPart:
+		return
+	case took < slowFactor*built || took < built+slowLeast:
+		h.slow = 0
+		return
+	}
+	h.slow++
+	now := time.Now()
+	if h.slow < slowRow || h.retired || now.Sub(p.replaced) < slowPause {
+		return
+	}
+	h.retired, p.replaced = true, now
+	p.changedLocked()
+}

@@ -1,0 +1,161 @@
+package proxy
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"torproxy/proxy/need"
+)
+
+// onePath is the round trip of a bed's circuits: an answer from an exit takes exactly that long.
+const onePath = 20 * time.Millisecond
+
+// warm dials with several labels at once and checks that none waited for a circuit.
+func (b *bed) warm(when string, labels ...string) {
+	b.t.Helper()
+	var all sync.WaitGroup
+	for _, l := range labels {
+		all.Go(func() {
+			began := time.Now()
+			b.dial(l).Close()
+			// A circuit takes a round trip more. QUIC paces packets of one moment by milliseconds.
+			if took := time.Since(began); took < onePath || took >= 2*onePath {
+				b.t.Errorf("%s: the dial of %q took %v, want one round trip, %v", when, l, took, onePath)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// labels returns n labels that no others are equal to.
+func labels(name string, n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprint(name, i)
+	}
+	return all
+}
+
+// TestWarm checks that isolated first requests do not wait for circuits: as many at once as a browser opens
+// with, then as many as lately, and one after the other; nor does a label whose circuit is past its time, or
+// anybody when spares are replaced.
+func TestWarm(t *testing.T) {
+	onBed(t, 4, Config{}, nil, func(b *bed) {
+		<-time.After(5 * time.Second)
+		b.warm("a browser opens", labels("browser", defaultSpares)...)
+		<-time.After(10 * time.Second)
+		b.warm("it opens again", labels("again", defaultSpares)...)
+		<-time.After(20 * time.Second)
+		// Six are ready and the seventh to ninth wait: what came once at once is ready the next time.
+		for _, l := range labels("more", 9) {
+			b.dial(l).Close()
+		}
+		<-time.After(20 * time.Second)
+		b.warm("as many as lately", labels("lately", 9)...)
+		<-time.After(20 * time.Second)
+		for i := range 100 {
+			<-time.After(30 * time.Second)
+			b.warm("all the time", "the same", fmt.Sprint("another ", i))
+		}
+		if n := b.Stats().Circuits; n > 9+20+20 {
+			t.Errorf("%d circuits stand", n)
+		}
+	})
+}
+
+// TestIdle checks that a client which nobody uses drops to one circuit and then builds none for as long as
+// that stands; the first request finds it, and after it all is as before.
+func TestIdle(t *testing.T) {
+	onBed(t, 3, Config{}, nil, func(b *bed) {
+		b.dial("a").Close()
+		<-time.After(time.Minute)
+		if n := b.Stats().Spares; n < defaultSpares {
+			t.Errorf("%d spares in use, want %d", n, defaultSpares)
+		}
+		<-time.After(time.Hour + spareLifetime + time.Minute)
+		before := b.creates()
+		if s := b.Stats(); s.Circuits != 1 || s.Spares != 1 {
+			t.Errorf("when idle %d circuits stand, %d of them spares; want one", s.Circuits, s.Spares)
+		}
+		<-time.After(time.Hour)
+		if built := b.creates() - before; built != 0 {
+			t.Errorf("in an idle hour %d circuits were built", built)
+		}
+		if b.Progress().Percent != percentReady {
+			t.Errorf("when idle: %+v", b.Progress())
+		}
+		b.warm("the first request after hours", "b")
+		<-time.After(time.Second)
+		b.warm("and the next", labels("c", defaultSpares)...)
+	})
+}
+
+// TestPredictedPorts checks that a spare is there for a port that was used lately, though few exits lead
+// there; and that the summary tells which ports none leads to.
+func TestPredictedPorts(t *testing.T) {
+	onBed(t, 4, Config{}, func(i int, e *exit) {
+		e.policy = policy(t, []string{"accept *:22", "accept *:443"}[min(i, 1)])
+	}, func(b *bed) {
+		<-time.After(time.Second)
+		if got := b.Progress().Summary; got != "ready; no exit of this network leads to port 80" {
+			t.Errorf("the summary is %q", got)
+		}
+		ssh := func(isolation string) time.Duration {
+			began := time.Now()
+			conn, err := b.Dial(b.t.Context(), Request{Target: "host.test:22", Isolation: isolation})
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			return time.Since(began)
+		}
+		if took := ssh("a"); took == onePath {
+			t.Error("a circuit to port 22 stood before anybody had asked for one")
+		}
+		<-time.After(time.Second)
+		if took := ssh("b"); took != onePath {
+			t.Errorf("the next dial took %v", took)
+		}
+		if strings.Contains(b.Progress().Summary, "22") {
+			t.Errorf("the summary is %q", b.Progress().Summary)
+		}
+	})
+}
+
+// TestKeeperBounds checks the rate at which spares are built, whatever is missing.
+func TestKeeperBounds(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	k := &keeper{tokens: aheadBurst, filled: now, rests: map[need.Kind]rest{}}
+	built := 0
+	for range 600 { // ten minutes
+		for k.token(now) {
+			built++
+		}
+		now = now.Add(time.Second)
+	}
+	if want := aheadBurst + int(10*time.Minute/aheadRefill); built > want || built < want-1 {
+		t.Errorf("%d spares in ten minutes, want %d", built, want)
+	}
+	r := rest{}
+	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 100, 100} {
+		if r = r.longer(now); r.until.Sub(now) != want*retryMin {
+			t.Errorf("a rest of %v, want %v", r.until.Sub(now), want*retryMin)
+		}
+	}
+}
+
+// TestManyUnused checks that circuits which come too late for whoever wanted them do not pile up.
+func TestManyUnused(t *testing.T) {
+	onBed(t, 3, noSpares, slowFirst(1000, time.Second), func(b *bed) {
+		for _, l := range labels("hurry", 3*maxUnused) {
+			go b.Dial(hurried(b.t, 500*time.Millisecond), Request{Target: "site.test:80", Isolation: l})
+		}
+		<-time.After(time.Minute)
+		if n := b.Stats().Circuits; n != maxUnused {
+			t.Errorf("%d unused circuits stand, want the bound, %d", n, maxUnused)
+		}
+	})
+}
