@@ -43,7 +43,7 @@ func (w *want) route(hops int) route.Request {
 	return route.Request{Hops: hops, Target: w.target, Exit: w.exit, Exclude: w.exclude, Avoid: w.avoid}
 }
 
-// label returns what the request's streams must have in common with others to share their circuits.
+// labelOf returns what the request's streams must have in common with others to share their circuits.
 func (p *Proxy) labelOf(req Request, host string) label {
 	choice := ""
 	if len(req.Exit) > 0 || len(req.Exclude) > 0 {

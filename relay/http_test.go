@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -582,6 +583,55 @@ func TestHTTPBadBody(t *testing.T) {
 			if err := <-got; err == nil {
 				t.Errorf("%s: the destination took the body for whole", name)
 			}
+		}
+	})
+}
+
+// TestHTTPBounds fills what all circuits share: one more is refused.
+func TestHTTPBounds(t *testing.T) {
+	configure := exitTo(t, func(_ *destination, there net.Conn) { go answerOnce(there) })
+	onBed(t, 2, configure, func(b *bed) {
+		r, s := b.relays[1], b.session(0, 1)
+		for what, full := range map[string]struct {
+			counter *atomic.Int64
+			bound   int64
+		}{"heads": {&r.heads, maxHeads}, "connections": {&r.exits, maxExits}} {
+			full.counter.Add(full.bound)
+			b.get(s, "198.41.0.4:80", "/", "").fails(what, wire.ReasonResourceLimit)
+			full.counter.Add(-full.bound)
+			if resp, _ := b.get(s, "198.41.0.4:80", "/", "").page("GET"); resp.StatusCode != http.StatusNoContent {
+				t.Errorf("%s: with room again, got %s", what, resp.Status)
+			}
+		}
+	})
+}
+
+// TestHTTPDialGivenUp ends a stream while its connection is being made: that ends too, at once.
+func TestHTTPDialGivenUp(t *testing.T) {
+	ended := make(chan error, 1)
+	configure := func(i int, c *Config) {
+		c.Policy = policy(t, "accept *:*")
+		c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			ended <- ctx.Err()
+			return nil, ctx.Err()
+		}
+	}
+	onBed(t, 2, configure, func(b *bed) {
+		v := b.get(b.session(0, 1), "198.41.0.4:80", "/", "")
+		<-time.After(time.Second)
+		v.stream.Close()
+		<-time.After(time.Second)
+		select {
+		case err := <-ended:
+			if err != context.Canceled {
+				t.Errorf("the dial ended with %v", err)
+			}
+		default:
+			t.Error("the dial goes on")
+		}
+		if n := b.relays[1].exits.Load(); n != 0 {
+			t.Errorf("%d connections are counted", n)
 		}
 	})
 }

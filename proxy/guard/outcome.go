@@ -123,7 +123,7 @@ func (s *State) Check(a *Attempt, now time.Time) Verdict {
 	s.advance(now)
 	g := s.find(a.id)
 	switch {
-	case g == nil || g.relay == nil:
+	case g == nil || !g.listed():
 		return Discard
 	case !s.blocked(a):
 		s.confirm(g)

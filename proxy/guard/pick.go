@@ -52,21 +52,12 @@ func (s *State) PickBeside(late *Attempt, fits func(*netdoc.Relay) bool, now tim
 
 func (s *State) pick(late *Attempt, fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
 	s.advance(now)
-	p := search{s: s, late: late, until: now.Add(otherRetryMax)}
-	for _, g := range s.ranked() {
-		if g.keyless.IsZero() {
-			if fits == nil || fits(g.relay) {
-				p.fitting = append(p.fitting, g)
-			}
-		} else if s.isPrimary(g) && now.Before(g.keyless.Add(keyPatience)) {
-			p.fitting = append(p.fitting, g) // its key is on its way
-		}
+	p := search{s: s, late: late, fits: fits, until: now.Add(otherRetryMax)}
+	if i := p.choose(); i >= 0 {
+		return s.begin(p.fitting[i], p.fitting[:i]), nil
 	}
 	if len(p.fitting) == 0 {
 		return nil, nil
-	}
-	if i := p.choose(); i >= 0 {
-		return s.begin(p.fitting[i], p.fitting[:i]), nil
 	}
 	if late == nil && s.allFail() {
 		s.endRound(true)
@@ -82,15 +73,21 @@ func (s *State) pick(late *Attempt, fits func(*netdoc.Relay) bool, now time.Time
 type search struct {
 	s       *State
 	late    *Attempt // nil: none
-	fitting []*guard // the best first
+	fits    func(*netdoc.Relay) bool
+	fitting []*guard // those seen so far, the best first
 	until   time.Time
 	waits   bool // what is heard of an attempt under way decides
 }
 
-// choose returns the position of the guard to take, -1 if there is none.
+// choose returns the position of the guard to take among those that fit, -1 if there is none.
 func (p *search) choose() int {
 	s := p.s
-	for i, g := range p.fitting {
+	for _, g := range s.ranked() {
+		if !p.suits(g) {
+			continue
+		}
+		i := len(p.fitting)
+		p.fitting = append(p.fitting, g)
 		switch {
 		case !g.keyless.IsZero():
 			p.wait(g.keyless.Add(keyPatience))
@@ -113,6 +110,15 @@ func (p *search) choose() int {
 		}
 	}
 	return p.leastRecent()
+}
+
+// suits reports whether a guard fits, as far as can be told: a primary whose onion key is on its way is taken
+// to fit.
+func (p *search) suits(g *guard) bool {
+	if g.keyless.IsZero() {
+		return p.fits == nil || p.fits(g.relay)
+	}
+	return p.s.isPrimary(g) && p.s.now.Before(g.keyless.Add(keyPatience))
 }
 
 // leastRecent returns, when the network seems to be down and a guard that is no primary is due, the one that
