@@ -23,6 +23,7 @@ type lastHop struct {
 	peer    wire.ID         // where the circuit came from
 	names   *names
 	web     *web
+	session *mux.Session
 	streams sync.WaitGroup
 }
 
@@ -44,6 +45,7 @@ func (c *circuit) serveLast(ctx context.Context) {
 		Budget: r.budget,
 		Accept: func(st *mux.Stream) { h.streams.Go(func() { h.serve(st) }) },
 	})
+	h.session = session
 	stop := context.AfterFunc(ctx, func() { session.Close(nil) })
 	defer stop()
 	err = session.Run(stalling{c.prev, &r.counters}, &exitCodec{

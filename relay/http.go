@@ -24,7 +24,8 @@ import (
 //	5  its body as it comes, its trailer, FIN       reply.go
 //	5' after 101, bytes both ways                   upgrade.go
 //
-// What the reply asks a person to open is marked in step 4 (openlinks.go).
+// What the reply asks a person to open is marked in step 4 (openlinks.go). The links of a page are opened in
+// step 5 (prefetch.go).
 
 // exchange is one request and its reply.
 type exchange struct {
@@ -58,13 +59,11 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 	if _, _, err := splitTarget(x.stream.Target()); err != nil {
 		return wire.ReasonDNS
 	}
-	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))
-	var err error
-	if x.req, err = readRequest(x.in, x.stream.Target()); err != nil {
-		return x.failed(err)
+	if reason = x.read(); reason != 0 {
+		return reason
 	}
 	out := x.req.outgoing(x.traced(ctx), x.stream.Target(), x.req.body(x.in))
-	resp, err := x.hop.web.transport.RoundTrip(out)
+	resp, err := x.hop.web.roundTrip(out)
 	if err != nil {
 		return x.failed(err)
 	}
@@ -76,7 +75,25 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 	if !x.req.navigation {
 		markOpen(resp, x.stream.Target(), x.req)
 	}
-	return reply(x.stream, resp, x.req.method)
+	page := x.watch(resp)
+	reason = reply(x.stream, resp, x.req.method)
+	page.pageOver(reason == 0)
+	return reason
+}
+
+// read reads the head of the request.
+func (x *exchange) read() wire.Reason {
+	r := x.hop.relay
+	defer r.heads.Add(-1)
+	if r.heads.Add(1) > maxHeads {
+		return wire.ReasonResourceLimit
+	}
+	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))
+	var err error
+	if x.req, err = readRequest(x.in, x.stream.Target()); err != nil {
+		return x.failed(err)
+	}
+	return 0
 }
 
 // traced lets net/http tell of the connection that it has chosen and of interim replies.

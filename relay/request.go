@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"torproxy/wire"
 )
 
 // request is the HTTP request of one stream, as the client's front door sent it (RFC 9112). It is read
@@ -28,6 +30,9 @@ type request struct {
 
 	// navigation says that a browser loads a page to show: it follows by itself what the reply asks it to.
 	navigation bool
+
+	// prefetch says that the reply will be shown as a page, whose links the client wants opened.
+	prefetch bool
 }
 
 // errRequest is what every malformed request wraps.
@@ -193,6 +198,7 @@ func (q *request) takeConnection() error {
 		return malformed("upgrade of a request that is no GET or has a body")
 	}
 	q.navigation = q.header.Get("Sec-Fetch-Dest") == "document" || q.header.Get("Sec-Fetch-Mode") == "navigate"
+	q.prefetch = q.header.Get(wire.HeaderPrefetch) == wire.PrefetchPage
 	strip(q.header)
 	return nil
 }
