@@ -14,7 +14,7 @@
 //	     or tell what the name stands for              resolve.go
 //	     or return what an authority measures with     echo.go
 //	before it stops: let circuits end                  drain.go
-//	what it counts for its operator                  stats.go
+//	what it counts for its operator                    stats.go
 //	its onion keys, and what outlives the process      keys.go, store.go
 //
 // A relay dials no relay that is not in its consensus, and no destination that its policy does not allow
