@@ -14,6 +14,7 @@ import (
 	"torproxy/proxy/localnet"
 	"torproxy/relay"
 	"torproxy/wire"
+	"torproxy/wire/netdoc"
 )
 
 // ticking is a destination in virtual time that says something ten times a second until it is left.
@@ -43,7 +44,11 @@ func TestRelayDies(t *testing.T) {
 	)
 	for hop := range hops {
 		t.Run(fmt.Sprintf("hop %d", hop+1), func(t *testing.T) {
-			cfg := localnet.Config{Relay: func(_ int, c *relay.Config) { c.Dial = ticking }}
+			cfg := localnet.Config{
+				Relay: func(_ int, c *relay.Config) { c.Dial = ticking },
+				// The consensus does not tell in time.
+				Params: func(p *netdoc.Params) { p.Round = netdoc.Duration(15 * time.Minute) },
+			}
 			inWorld(t, delay, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
 				p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0], Hops: hops})
 				if err != nil {
