@@ -59,13 +59,11 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 	if _, _, err := splitTarget(x.stream.Target()); err != nil {
 		return wire.ReasonDNS
 	}
-	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))
-	var err error
-	if x.req, err = readRequest(x.in, x.stream.Target()); err != nil {
-		return x.failed(err)
+	if reason = x.read(); reason != 0 {
+		return reason
 	}
 	out := x.req.outgoing(x.traced(ctx), x.stream.Target(), x.req.body(x.in))
-	resp, err := x.hop.web.transport.RoundTrip(out)
+	resp, err := x.hop.web.roundTrip(out)
 	if err != nil {
 		return x.failed(err)
 	}
@@ -81,6 +79,21 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 	reason = reply(x.stream, resp, x.req.method)
 	page.pageOver(reason == 0)
 	return reason
+}
+
+// read reads the head of the request.
+func (x *exchange) read() wire.Reason {
+	r := x.hop.relay
+	defer r.heads.Add(-1)
+	if r.heads.Add(1) > maxHeads {
+		return wire.ReasonResourceLimit
+	}
+	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))
+	var err error
+	if x.req, err = readRequest(x.in, x.stream.Target()); err != nil {
+		return x.failed(err)
+	}
+	return 0
 }
 
 // traced lets net/http tell of the connection that it has chosen and of interim replies.
@@ -114,6 +127,9 @@ func (x *exchange) use(conn net.Conn) {
 	}
 	x.conn.Store(c)
 	x.stream.SetReadDeadline(time.Time{})
+	if x.req.length != 0 {
+		x.stream.Connect() // credit for more of the body can be granted only behind CONNECTED
+	}
 	if c.user.Store(x); c.closed.Load() {
 		x.lost(c)
 	}

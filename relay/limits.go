@@ -80,8 +80,9 @@ const (
 	replyTimeout    = 5 * time.Minute  // for the reply's head to begin and end, which is how long browsers wait; then END "time-out"
 	continueTimeout = time.Second      // that a body waits for 100; then it goes without
 	quietTimeout    = 5 * time.Minute  // without a byte in either direction; then the connection is closed
-	maxRequestHead  = 64 << 10         // bytes of a request's head; beyond it, END "unsupported"
-	maxReplyHead    = 128 << 10        // bytes of a reply's; beyond it, END "connection reset"
+	maxRequestHead  = 32 << 10         // bytes of a request's head; beyond it, END "unsupported"
+	maxHeads        = 4096             // requests of all circuits whose heads are on their way; beyond it, END "resource limit"
+	maxReplyHead    = 64 << 10         // bytes of a reply's head; beyond it, END "connection reset"
 	maxTrailer      = 4 << 10          // bytes of the fields behind a body; as for heads
 	maxFields       = 256              // lines of a request's head; beyond it, END "unsupported"
 	maxMethod       = 32               // letters of a method; beyond it, END "unsupported"

@@ -98,7 +98,7 @@ func (p *push) fetch(ctx context.Context) (resp *http.Response, reason wire.Reas
 		trace(target)
 	}
 	late := time.AfterFunc(pushTimeout, p.cancel)
-	resp, err := p.page.hop.web.transport.RoundTrip(p.request.outgoing(ctx, target, http.NoBody))
+	resp, err := p.page.hop.web.roundTrip(p.request.outgoing(ctx, target, http.NoBody))
 	inTime := late.Stop()
 	var dialled *dialError
 	switch {

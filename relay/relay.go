@@ -14,7 +14,7 @@
 //	     or tell what the name stands for              resolve.go
 //	     or return what an authority measures with     echo.go
 //	before it stops: let circuits end                  drain.go
-//	what it counts for its operator                  stats.go
+//	what it counts for its operator                    stats.go
 //	its onion keys, and what outlives the process      keys.go, store.go
 //
 // A relay dials no relay that is not in its consensus, and no destination that its policy does not allow
@@ -129,6 +129,7 @@ type Relay struct {
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
 	lookups   atomic.Int64 // streams of kind resolve
+	heads     atomic.Int64 // requests of kind http that are being read
 	echoes    atomic.Int64 // streams that authorities measure with
 	counters  counters
 

@@ -47,8 +47,17 @@ type dialError struct{ reason wire.Reason }
 
 func (e *dialError) Error() string { return "relay: " + e.reason.String() }
 
-// dial makes a connection for the pool. net/http goes on dialling when the request that wanted it is gone,
-// for the next one; it ends with the circuit.
+// wanting is where a dial finds the context of the request that wants it.
+type wanting struct{}
+
+// roundTrip sends a request, whose context ends with the circuit at the latest, and returns the reply.
+func (w *web) roundTrip(req *http.Request) (*http.Response, error) {
+	return w.transport.RoundTrip(req.WithContext(context.WithValue(req.Context(), wanting{}, req.Context())))
+}
+
+// dial makes a connection for the pool. net/http would go on with it when the request that wanted it is
+// gone, for the next one. But a client may have any number of streams one behind the other, and must not
+// have as many connections on their way: so it ends with its request.
 func (w *web) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	if !w.begin() {
 		return nil, context.Canceled
@@ -61,7 +70,7 @@ func (w *web) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(w.hop.ctx, cancel)()
+	defer context.AfterFunc(ctx.Value(wanting{}).(context.Context), cancel)()
 	conn, reason := r.dialer.dial(ctx, w.hop.names, address)
 	if conn == nil {
 		r.exits.Add(-1)

@@ -51,7 +51,7 @@ const order = `
 	cmd/torproxy/internal/browser: cmd/torproxy/internal/state golang.org/x/net/idna
 	cmd/torproxy/internal/echo:    golang.org/x/net/netutil
 
-	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state cmd/torproxy/internal/browser cmd/torproxy/internal/echo github.com/icholy/digest github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
+	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state cmd/torproxy/internal/browser cmd/torproxy/internal/echo github.com/icholy/digest github.com/VictoriaMetrics/metrics golang.org/x/net/netutil github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
 `
 
 // impure is what pure packages do not import, with all below it.

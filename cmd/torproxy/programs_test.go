@@ -205,6 +205,7 @@ func (w *world) testLeaks(t *testing.T) {
 	}{
 		{use{name: "curl resolves", script: `curl -q -sS --socks5 $S http://web.test/`, says: `^web\.test by exit`}, true, false},
 		{use{name: "Firefox resolves", script: firefox("false", "http://browser.test/"), says: `Firefox/`}, true, false},
+		{use{name: "Chromium calls", script: chromiumHeadless + `--proxy-server=socks5://$S --dump-dom http://call.test/ 2>log`, says: `the call is prepared`}, true, true},
 		{use{name: "curl asks nobody", script: `curl -q -sS http://web.test/`, says: `^web\.test by nobody`}, true, true},
 		{use{name: "curl connects", script: `curl -q -sS http://` + webAddress + `/`, says: `by nobody`}, false, true},
 		{use{name: "IPv6", script: `curl -q -sS 'http://[` + sixAddress + `]/'`, says: `by nobody`}, false, true},
@@ -233,6 +234,7 @@ var plainUses = []use{
 	{name: "curl, TLS", script: `curl -q -sS -k -x socks5h://$S https://a5.test/`, says: byExit("a5.test")},
 	{name: "curl, a proxy behind it", script: `curl -q -sS --preproxy socks5h://$S -x http://a6.test:8081 http://web.test/`, says: `^web\.test by exit`},
 	{name: "curl, front door", script: `curl -q -sS -x http://$H http://a7.test/`, says: byExit("a7.test")},
+	{name: "curl http_proxy", script: `http_proxy=http://$H curl -q -sS http://a11.test/`, says: byExit("a11.test")},
 	{name: "curl, front door, TLS", script: `curl -q -sS -k -x http://$H https://a8.test/`, says: byExit("a8.test")},
 	{name: "curl, front door, CONNECT", script: `curl -q -sS --proxytunnel -x http://$H http://a9.test/`, says: byExit("a9.test")},
 	{name: "curl, a large upload", script: `head -c 4000000 /dev/zero | curl -q -sS --data-binary @- -x socks5h://$S http://a10.test/`, says: byExit("a10.test")},

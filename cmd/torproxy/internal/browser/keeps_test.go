@@ -3,9 +3,12 @@
 package browser
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -220,12 +223,12 @@ func (a *answers) all() []string {
 	return slices.Clone(a.requests)
 }
 
-func newAnswers(t *testing.T) (*answers, netip.AddrPort) {
+func newAnswers(t *testing.T, address string) (*answers, netip.AddrPort) {
 	t.Helper()
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,14 +257,16 @@ func wrap(t *testing.T, name string, args ...string) string {
 
 // keepsToTheProxy opens a page of this machine's own, which browsers like to reach without a proxy, and
 // judges everything that was sent until the page is done.
-func keepsToTheProxy(t *testing.T, program string) {
-	a, proxy := newAnswers(t)
+func keepsToTheProxy(t *testing.T, program, address string) {
+	a, proxy := newAnswers(t, address)
 	w := newWire(t, proxy)
 	link, err := ParseLink("http://127.0.0.1:7777/probes")
 	if err != nil {
 		t.Fatal(err)
 	}
-	window, err := Start(t.Context(), Config{Proxy: proxy, Program: program}, link)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	window, err := Start(ctx, Config{Proxy: proxy, Program: program}, link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,6 +280,13 @@ func keepsToTheProxy(t *testing.T, program string) {
 	}
 	requests := a.all()
 	t.Logf("requests: %q", requests)
+	end()
+	if err := window.Wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(window.profile.dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the profile is still there: %v", err)
+	}
 	if leaks := w.leaks(); len(leaks) > 0 {
 		t.Errorf("packets that were not for the proxy: %v", leaks)
 	}
@@ -293,13 +305,13 @@ func keepsToTheProxy(t *testing.T, program string) {
 
 func TestChromiumKeepsToTheProxy(t *testing.T) {
 	if inNamespace(t, "chromium") {
-		keepsToTheProxy(t, wrap(t, "chromium", "--headless", "--no-sandbox"))
+		keepsToTheProxy(t, wrap(t, "chromium", "--headless", "--no-sandbox"), "[::1]:0")
 	}
 }
 
 func TestFirefoxKeepsToTheProxy(t *testing.T) {
 	if inNamespace(t, "firefox-esr") {
-		keepsToTheProxy(t, wrap(t, "firefox-esr", "--headless"))
+		keepsToTheProxy(t, wrap(t, "firefox-esr", "--headless"), "127.0.0.1:0")
 	}
 }
 
@@ -309,7 +321,7 @@ func TestPacketsAreSeen(t *testing.T) {
 	if !inNamespace(t, "chromium") {
 		return
 	}
-	a, proxy := newAnswers(t)
+	a, proxy := newAnswers(t, "127.0.0.1:0")
 	w := newWire(t, proxy)
 	cmd := exec.Command(wrap(t, "chromium", "--headless", "--no-sandbox"),
 		"--user-data-dir="+t.TempDir(), "--no-first-run", "--proxy-server=http://"+proxy.String(), "http://site.test/probes")
