@@ -65,7 +65,7 @@ func TestRelayDies(t *testing.T) {
 				defer conn.Close()
 				<-time.After(time.Second)
 				dead := deadOf(p, hop)
-				w.cut(n, dead)
+				w.cut(n, dead, true)
 				began := time.Now()
 				_, err = io.Copy(io.Discard, conn)
 				cut, ok := errors.AsType[*proxy.Error](err)
@@ -104,11 +104,11 @@ func deadOf(p *proxy.Proxy, hop int) wire.ID {
 	panic("no circuit is in use")
 }
 
-// cut cuts off a relay.
-func (w *world) cut(n *localnet.Network, id wire.ID) {
+// cut cuts a relay off, or ends that.
+func (w *world) cut(n *localnet.Network, id wire.ID, off bool) {
 	for i, r := range n.Relays() {
 		if r.ID == id {
-			w.lines[len(n.Authorities())+i].cut.Store(true)
+			w.lines[len(n.Authorities())+i].cut.Store(off)
 		}
 	}
 }
