@@ -35,14 +35,21 @@ func (p *Proxy) buildAlong(along *path, t *turn, tr trace) error {
 	built, err := circuit.Build(ctx, p.node, along.relays)
 	took := time.Since(attempt.began)
 	p.attempted(took, err)
-	tr.built(attempt.id, along.relays, took, err)
 	verdict := p.guards.ended(along, err)
-	if err == nil {
-		err = p.judge(attempt, built, verdict)
+	switch {
+	case err != nil || verdict == guard.Use:
+	case verdict == guard.Wait:
+		err = errGuardWaits
+	default:
+		err = errGuardGone
+	}
+	tr.built(attempt.id, along.relays, took, err)
+	if built != nil {
+		p.judge(attempt, built, verdict)
 	} else {
 		p.pool.failed(attempt)
 	}
-	p.pool.heard(p.guards.check)
+	p.judgeWaiting()
 	return err
 }
 
@@ -59,22 +66,29 @@ func (p *Proxy) linkTo(ctx context.Context, along *path) {
 }
 
 // judge adds a circuit that stands to the pool, or closes it, as its guard demands.
-func (p *Proxy) judge(a *attempt, built *circuit.Circuit, v guard.Verdict) error {
+func (p *Proxy) judge(a *attempt, built *circuit.Circuit, v guard.Verdict) {
 	switch v {
 	case guard.Use:
 		p.pool.add(a, built, nil, p.runCircuit)
-		p.readyOnce.Do(func() { close(p.ready) })
-		return nil
+		p.setReady()
 	case guard.Wait:
 		p.pool.add(a, built, a.path.guard, p.runCircuit)
-		return errGuardWaits
 	default:
 		p.pool.failed(a)
 		built.Close()
 		p.runCircuit(built)
-		return errGuardGone
 	}
 }
+
+// judgeWaiting has the circuits that wait for better guards judged anew.
+func (p *Proxy) judgeWaiting() {
+	if p.pool.judgeWaiting(p.guards.check) {
+		p.setReady()
+	}
+}
+
+// setReady says that a circuit stands that may be used.
+func (p *Proxy) setReady() { p.readyOnce.Do(func() { close(p.ready) }) }
 
 // attempted notes the outcome of an attempt.
 func (p *Proxy) attempted(took time.Duration, err error) {

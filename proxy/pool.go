@@ -162,8 +162,8 @@ func (p *pool) giveLocked(h *held, t *turn) {
 	p.arrivedLocked()
 }
 
-// heard has the circuits that wait for better guards judged anew.
-func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) {
+// judgeWaiting has the circuits that wait for better guards judged anew. It reports whether one may be used now.
+func (p *pool) judgeWaiting(check func(*guard.Attempt) guard.Verdict) (use bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.circuits {
@@ -172,7 +172,7 @@ func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) {
 		}
 		switch check(h.guard) {
 		case guard.Use:
-			h.guard = nil
+			h.guard, use = nil, true
 			p.giveLocked(h, nil)
 			p.changedLocked()
 		case guard.Discard:
@@ -180,6 +180,7 @@ func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) {
 			h.circuit.Close()
 		}
 	}
+	return use
 }
 
 // waitsForGuards reports whether any circuit does.
