@@ -234,7 +234,8 @@ func (b *build) err() error {
 // noRoute gives a missing exit the reason that an exit itself would give.
 func noRoute(err error) error {
 	var none *route.NoExit
-	if errors.As(err, &none) && (none.Why == route.LackPolicy || none.Why == route.LackAllowed) {
+	refused := []route.Lack{route.LackPolicy, route.LackExit, route.LackAllowed}
+	if errors.As(err, &none) && slices.Contains(refused, none.Why) {
 		return errors.Join(err, &wire.EndError{Reason: wire.ReasonPolicy})
 	}
 	return err
