@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"torproxy/proxy/circuit"
+	"torproxy/proxy/guard"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/netdoc"
@@ -25,7 +26,8 @@ type held struct {
 	streams   map[*circuit.Conn]stream
 	ending    int // streams that were closed, and whose last bytes may be on their way
 	lastClose time.Time
-	slow      int // answers in a row that were
+	slow      int            // answers in a row that were
+	guard     *guard.Attempt // what it waits for before it may carry streams; nil: for nothing
 }
 
 // stream is what the pool remembers of an open stream, to show it to its user.
@@ -66,8 +68,9 @@ type label struct {
 
 // attempt is a circuit being built.
 type attempt struct {
+	*path
 	id    string
-	route []*netdoc.Relay
+	turn  *turn // who waits for it
 	began time.Time
 }
 
@@ -90,7 +93,7 @@ func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) (best *held,
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, h := range p.circuits {
-		if h.retired || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
+		if h.retired || h.guard != nil || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
 			continue
 		}
 		if h.used && (h.label != l || now.Sub(h.firstUse) > usedLifetime) || h.reserved != nil && h.reserved.label != l {
@@ -124,32 +127,71 @@ func better(a, b *held) bool {
 	return a.circuit.Began().Before(b.circuit.Began())
 }
 
-// add takes a circuit in and runs it; it leaves by itself when it has ended. If anybody waits in t for his
-// first circuit it is his, else it is a spare.
-func (p *pool) add(id string, c *circuit.Circuit, t *turn, run func(*circuit.Circuit)) {
+// add takes the circuit of an attempt in and runs it; it leaves by itself when it has ended. If anybody waits
+// in the attempt's turn for his first circuit it is his, else it is a spare, or, with a guard, it has to wait.
+func (p *pool) add(a *attempt, c *circuit.Circuit, wait *guard.Attempt, run func(*circuit.Circuit)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.changedLocked()
-	delete(p.building, id)
+	delete(p.building, a.id)
 	if p.closed {
 		c.Close()
 		run(c) // a closed circuit only says good-bye
 		return
 	}
-	h := &held{circuit: c, id: id, streams: map[*circuit.Conn]stream{}}
-	p.circuits[id] = h
+	h := &held{circuit: c, id: a.id, streams: map[*circuit.Conn]stream{}, guard: wait}
+	p.circuits[h.id] = h
+	if wait == nil {
+		p.giveLocked(h, a.turn)
+	}
+	p.running.Go(func() {
+		run(c)
+		p.remove(h)
+	})
+}
+
+// giveLocked hands out a circuit that may carry streams now. p.mu is held.
+func (p *pool) giveLocked(h *held, t *turn) {
 	if t != nil && t.waiting > 0 && !t.given {
 		h.reserved, t.gives, t.given = t, h, true
 	}
 	if h.spare() && p.sparesLocked() > maxUnused {
 		h.retired = true
-		c.Close()
+		h.circuit.Close()
 	}
 	p.arrivedLocked()
-	p.running.Go(func() {
-		run(c)
-		p.remove(h)
-	})
+}
+
+// heard has the circuits that wait for better guards judged anew.
+func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.circuits {
+		if h.guard == nil || h.retired {
+			continue
+		}
+		switch check(h.guard) {
+		case guard.Use:
+			h.guard = nil
+			p.giveLocked(h, nil)
+			p.changedLocked()
+		case guard.Discard:
+			h.retired = true
+			h.circuit.Close()
+		}
+	}
+}
+
+// waitsForGuards reports whether any circuit does.
+func (p *pool) waitsForGuards() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.circuits {
+		if h.guard != nil && !h.retired {
+			return true
+		}
+	}
+	return false
 }
 
 // sparesLocked counts the spares. p.mu is held.
@@ -256,7 +298,7 @@ func (p *pool) standing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.circuits {
-		if !h.retired {
+		if !h.retired && h.guard == nil {
 			return true
 		}
 	}
@@ -293,11 +335,12 @@ func exitFits(exit *netdoc.Relay, t route.Target) bool {
 	return t.Port == 0 || exit.Policy.AllowsPort(t.Port)
 }
 
-func (p *pool) begin(r []*netdoc.Relay) *attempt {
+// begin notes an attempt, for those who wait in t.
+func (p *pool) begin(along *path, t *turn) *attempt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.next++
-	a := &attempt{id: strconv.Itoa(p.next), route: r, began: time.Now()}
+	a := &attempt{path: along, id: strconv.Itoa(p.next), turn: t, began: time.Now()}
 	p.building[a.id] = a
 	p.changedLocked()
 	return a

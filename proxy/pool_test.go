@@ -275,9 +275,9 @@ func TestLate(t *testing.T) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		attempt := b.pool.begin(relays)
+		attempt := b.pool.begin(&path{relays: relays}, nil)
 		b.pool.close()
-		b.pool.add(attempt.id, built, nil, b.runCircuit)
+		b.pool.add(attempt, built, nil, b.runCircuit)
 		<-built.Done()
 		if n := len(b.Circuits()); n != 0 {
 			t.Errorf("the pool has %d circuits", n)

@@ -95,7 +95,9 @@ const (
 
 	// The links of a page.
 	maxPageLinks   = wire.MaxPushes   // of one page that are opened, those of its stylesheets included; the others are the browser's
-	maxFetches     = 16               // requests for a page's links at a time: what a browser makes to three hosts; the others wait their turn
+	maxFetches     = 32               // requests for a page's links whose replies have not begun; the others wait their turn
+	maxBodies      = 6                // of its replies that are sent at a time, so that what is urgent is not one of many; the others wait their turn
+	bodyPatience   = 2 * time.Second  // that one waits; then it goes beside those that do not get on
 	maxLevels      = 3                // of links: the page's, its stylesheets', and those of stylesheets that these import; what is further down is the browser's
 	maxLooked      = 1 << 20          // bytes of a page, or a stylesheet, that are looked at, decoded; links behind them are not opened
 	maxPushedReply = 1 << 20          // bytes of one reply, if it says how many: what a client holds of one that it has not asked for; a larger one is not pushed

@@ -72,6 +72,9 @@ func runClient(ctx context.Context, o options, stdin io.Reader, out *output) err
 			return err
 		}
 		defer c.cache.dir.Close()
+		if c.embedded == nil { // whose relays are others at every start
+			c.cache.guards = newGuardFile(c.cache.dir, c.log)
+		}
 	}
 	c.proxy, err = proxy.New(proxy.Config{
 		Network: c.network, Hops: int(o.hops), IsolateDestinations: o.isolateDest,

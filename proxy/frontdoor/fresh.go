@@ -119,9 +119,10 @@ func directives(h http.Header) cacheControl {
 }
 
 // matches reports whether a reply to one request is one to another of the same URL (RFC 9111 section 4.1).
-// Content coding counts as if Vary named it: not every server remembers to.
+// Content coding counts as if Vary named it, and Origin always: not every server remembers to, and a reply
+// without leave for the origin is one that the browser will not let its page use.
 func matches(request *http.Request, reply *http.Response, other *http.Request) bool {
-	names := tokens(reply.Header["Vary"])
+	names := append(tokens(reply.Header["Vary"]), "origin")
 	if reply.Header["Content-Encoding"] != nil {
 		names = append(names, "accept-encoding")
 	}

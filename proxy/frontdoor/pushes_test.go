@@ -154,6 +154,11 @@ func TestPushesMatch(t *testing.T) {
 		"a coding that does not":        {plain("Content-Encoding: gzip\n"), "Accept-Encoding: br\n", false},
 		"Vary on the agent, none known": {plain("Vary: User-Agent\n"), "", ok},
 
+		"for an origin":     {plain(""), "Origin: http://page.test\n", false},
+		"for that origin":   {strings.Replace(plain(""), "Host:", "Origin: http://page.test\nHost:", 1), "Origin: http://page.test\n", ok},
+		"for another":       {strings.Replace(plain(""), "Host:", "Origin: http://x.test\nHost:", 1), "Origin: http://page.test\n", false},
+		"for an origin, no": {strings.Replace(plain(""), "Host:", "Origin: http://x.test\nHost:", 1), "", false},
+
 		"fresh":                 {plain("Cache-Control: public, max-age=60\n"), "", ok},
 		"stale at once":         {plain("Cache-Control: max-age=0\n"), "", false},
 		"stale for shared ones": {plain("Cache-Control: max-age=60, s-maxage=0\n"), "", false},
@@ -192,6 +197,7 @@ func TestPushesMatch(t *testing.T) {
 			push := func(r Request) { whole(r, test.push) }
 			withPushes(t, push, func(t *testing.T, e *pushingExit, b *browser, server *Server, p *pipes) {
 				b.page()
+				synctest.Wait() // what was pushed has its name
 				want, arrived := "itself", 2
 				if test.used {
 					want, arrived = "pushed", 1
