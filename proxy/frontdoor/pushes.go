@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net"
 	"net/http"
 	"sync"
@@ -65,7 +67,7 @@ type page struct {
 
 	// Under pushes.mu.
 	taken int
-	links map[string]bool // URLs that were pushed: a style sheet refers to its fonts
+	links map[string]bool // URLs of style sheets that were pushed and used: they refer to their fonts
 }
 
 // push is one reply that was pushed, or is on its way.
@@ -184,7 +186,6 @@ func (p *push) setName(d *door, request *http.Request) error {
 		return errors.New("there is one for that URL already")
 	}
 	p.name, p.request = name, request
-	p.page.links[linkOf(t, name.path)] = true
 	s.named[name] = p
 	s.changedLocked()
 	return nil
@@ -214,6 +215,9 @@ func (p *push) fill() {
 			s := p.page.pushes
 			s.drop(p, &s.counts.pushesRefused) // if it is not in use, there is no room for it
 			return
+		}
+		if err != nil && err != io.EOF {
+			p.page.pushes.drop(p) // if it is not in use: a request of its own may have better luck
 		}
 		if err != nil {
 			return
@@ -349,7 +353,7 @@ func (s *pushes) find(name pushName, out *http.Request) (found *push, wait <-cha
 	case p != nil && !p.page.ledTo(name, out):
 		p = nil // another page's
 		return nil, nil
-	case !servable(out):
+	case !servable(out), isPage(out): // exits push what pages are made of, never a page
 		return nil, nil
 	case p == nil && s.unnamedLocked(name, out), p != nil && p.reply == nil:
 		return nil, s.changed
@@ -357,7 +361,15 @@ func (s *pushes) find(name pushName, out *http.Request) (found *push, wait <-cha
 		return nil, nil
 	}
 	s.forgetLocked(p)
+	if isStyle(p.reply) {
+		p.page.links[linkOf(name)] = true
+	}
 	return p, nil
+}
+
+func isStyle(reply *http.Response) bool {
+	kind, _, err := mime.ParseMediaType(reply.Header.Get("Content-Type"))
+	return err == nil && kind == "text/css"
 }
 
 // unnamedLocked reports whether the page that a request comes from has pushes of which it is not known yet
@@ -403,8 +415,8 @@ func (g *page) ledTo(name pushName, out *http.Request) bool {
 		return name.target == g.origin
 	}
 	t, path, ok := parseReferer(referers[0])
-	return ok && len(referers) == 1 && (t.String() == g.origin || g.links[linkOf(t, path)])
+	return ok && len(referers) == 1 && (t.String() == g.origin || g.links[linkOf(pushName{target: t.String(), path: path})])
 }
 
-// linkOf is a URL in one spelling.
-func linkOf(t target, path string) string { return fmt.Sprintf("http://%s%s", t, path) }
+// linkOf is a push's URL in one spelling.
+func linkOf(n pushName) string { return fmt.Sprintf("http://%s%s", n.target, n.path) }
