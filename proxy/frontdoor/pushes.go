@@ -211,13 +211,11 @@ func (p *push) fill() {
 	defer buffers.Put(buf)
 	for {
 		n, err := p.reply.Body.Read(buf)
-		if !p.body.put(buf[:n], err) {
+		if !p.body.put(buf[:n], err) || err != nil && err != io.EOF {
+			// If it is not in use, there is no room for it, or a request of its own may have better luck.
 			s := p.page.pushes
-			s.drop(p, &s.counts.pushesRefused) // if it is not in use, there is no room for it
+			s.drop(p, &s.counts.pushesRefused)
 			return
-		}
-		if err != nil && err != io.EOF {
-			p.page.pushes.drop(p) // if it is not in use: a request of its own may have better luck
 		}
 		if err != nil {
 			return

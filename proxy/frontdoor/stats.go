@@ -11,7 +11,7 @@ type Stats struct {
 	// What has become of each stream that exits have pushed.
 	PushesUsed    int64 // it answered a request
 	PushesMissed  int64 // a request asked for it and could not be given it, or not in time
-	PushesRefused int64 // nobody could have used it: not to be kept, malformed, too many
+	PushesRefused int64 // nobody could have used it: not to be kept, malformed, broken off, too many
 	PushesUnused  int64 // nobody has asked for it in time
 	PushesHeld    int64 // it waits at this moment
 	PushBytesHeld int64 // of those that wait or are being read
