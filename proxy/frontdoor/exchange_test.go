@@ -129,7 +129,7 @@ func TestForwardFallsBack(t *testing.T) {
 	unsupported := &wire.EndError{Reason: wire.ReasonUnsupported, Remote: true}
 	var asked []Request
 	f := start(t, func(c *Config) {
-		c.Prefetch = true
+		c.Prefetch, c.ParseLink = true, parseAny
 		c.Dial = func(_ context.Context, r Request) (net.Conn, error) {
 			asked = append(asked, r)
 			switch {
@@ -195,7 +195,7 @@ func TestForwardSaysTheHost(t *testing.T) {
 
 // Links that a reply asks to open: of the exit, not shown by a browser, and not too many.
 func TestForwardFindsLinksToOpen(t *testing.T) {
-	f := start(t)
+	f := start(t, func(c *Config) { c.ParseLink = parseAny })
 	many := ""
 	for i := range maxOpens + 2 {
 		many += fmt.Sprintf("Torproxy-Open: http://b.test/%d\n", i)

@@ -99,7 +99,6 @@ func (s *pushes) newPage(j *journey) *page {
 // take takes in a stream that an exit has pushed for the page; it is Request.Pushed, and returns at once.
 func (g *page) take(conn net.Conn) {
 	s := g.pushes
-	s.counts.pushed.Add(1)
 	p := &push{page: g, conn: conn}
 	if d := s.admit(p); d != nil {
 		go p.run(d)
@@ -119,7 +118,7 @@ func (s *pushes) admit(p *push) *door {
 	}
 	g.taken++
 	s.held[p] = struct{}{}
-	p.expiry = time.AfterFunc(pushLifetime, func() { s.drop(p) })
+	p.expiry = time.AfterFunc(pushLifetime, func() { s.drop(p, &s.counts.pushesUnused) })
 	return s.door
 }
 
@@ -133,9 +132,8 @@ func (p *push) run(d *door) {
 	p.conn.SetReadDeadline(time.Now().Add(pushLifetime))
 	err := p.readHeads(d, in)
 	if err != nil {
-		s.counts.pushesRefused.Add(1)
 		d.Log.Debug("a pushed reply is not used", "err", head.explain(err))
-		s.drop(p)
+		s.drop(p, &s.counts.pushesRefused)
 		return
 	}
 	p.conn.SetReadDeadline(time.Time{})
@@ -213,12 +211,11 @@ func (p *push) fill() {
 	defer buffers.Put(buf)
 	for {
 		n, err := p.reply.Body.Read(buf)
-		if !p.body.put(buf[:n], err) {
-			p.page.pushes.drop(p) // if it is not in use
+		if !p.body.put(buf[:n], err) || err != nil && err != io.EOF {
+			// If it is not in use, there is no room for it, or a request of its own may have better luck.
+			s := p.page.pushes
+			s.drop(p, &s.counts.pushesRefused)
 			return
-		}
-		if err != nil && err != io.EOF {
-			p.page.pushes.drop(p) // if it is not in use: a request of its own may have better luck
 		}
 		if err != nil {
 			return
@@ -226,8 +223,9 @@ func (p *push) fill() {
 	}
 }
 
-// drop forgets a push that nobody has asked for, and ends its stream, which tells the exit.
-func (s *pushes) drop(p *push) {
+// drop forgets a push that is not in use, if it is held still, and ends its stream, which tells the exit. why
+// counts it.
+func (s *pushes) drop(p *push, why *atomic.Int64) {
 	s.mu.Lock()
 	if p.gone {
 		s.mu.Unlock()
@@ -241,6 +239,7 @@ func (s *pushes) drop(p *push) {
 	if body != nil {
 		body.abandon()
 	}
+	why.Add(1)
 	s.counts.pushBytesWasted.Add(p.read.Load())
 }
 
@@ -302,7 +301,7 @@ func (s *pushes) dropAll() {
 	}
 	s.mu.Unlock()
 	for _, p := range all {
-		s.drop(p)
+		s.drop(p, &s.counts.pushesUnused)
 	}
 }
 
@@ -345,8 +344,7 @@ func (s *pushes) find(name pushName, out *http.Request) (found *push, wait <-cha
 	defer func() {
 		s.mu.Unlock()
 		if p != nil && found == nil && wait == nil {
-			s.counts.pushesMissed.Add(1)
-			s.drop(p)
+			s.drop(p, &s.counts.pushesMissed)
 		}
 	}()
 	switch {
@@ -389,8 +387,7 @@ func (s *pushes) giveUp(name pushName) {
 	p := s.named[name]
 	s.mu.Unlock()
 	if p != nil {
-		s.counts.pushesMissed.Add(1)
-		s.drop(p)
+		s.drop(p, &s.counts.pushesMissed)
 	}
 }
 
