@@ -16,6 +16,7 @@ import (
 // path is one attempt's: the relays, and the guard among them.
 type path struct {
 	relays []*netdoc.Relay
+	choice choice         // that they were drawn for
 	guard  *guard.Attempt // nil with one hop
 	linked atomic.Bool    // there is a link to the first relay
 }
@@ -49,8 +50,21 @@ func (p *Proxy) buildAlong(along *path, t *turn, tr trace) error {
 	} else {
 		p.pool.failed(attempt)
 	}
-	p.judgeWaiting()
+	p.heardGuards()
 	return err
+}
+
+// heardGuards has the circuits that wait for better guards judged anew.
+func (p *Proxy) heardGuards() {
+	if p.pool.heard(p.guards.check) {
+		p.stands()
+	}
+}
+
+// stands notes that a circuit may carry streams.
+func (p *Proxy) stands() {
+	p.health.built()
+	p.readyOnce.Do(func() { close(p.ready) })
 }
 
 // linkTo makes the link to the first hop, or finds it. Build says why there is none. Guards have their own
@@ -70,7 +84,7 @@ func (p *Proxy) judge(a *attempt, built *circuit.Circuit, v guard.Verdict) {
 	switch v {
 	case guard.Use:
 		p.pool.add(a, built, nil, p.runCircuit)
-		p.setReady()
+		p.stands()
 	case guard.Wait:
 		p.pool.add(a, built, a.path.guard, p.runCircuit)
 	default:
@@ -80,24 +94,11 @@ func (p *Proxy) judge(a *attempt, built *circuit.Circuit, v guard.Verdict) {
 	}
 }
 
-// judgeWaiting has the circuits that wait for better guards judged anew.
-func (p *Proxy) judgeWaiting() {
-	if p.pool.judgeWaiting(p.guards.check) {
-		p.setReady()
-	}
-}
-
-// setReady says that a circuit stands that may be used.
-func (p *Proxy) setReady() { p.readyOnce.Do(func() { close(p.ready) }) }
-
-// attempted notes the outcome of an attempt.
+// attempted notes the outcome of an attempt; that its circuit may be used, stands does.
 func (p *Proxy) attempted(took time.Duration, err error) {
 	p.counts.attempted(err)
 	p.patience.learn(took, err)
-	switch {
-	case err == nil:
-		p.health.built()
-	case failureOf(err) != FailureGivenUp:
+	if err != nil && failureOf(err) != FailureGivenUp {
 		p.health.attemptFailed(err)
 	}
 }

@@ -84,6 +84,7 @@ const (
 	maxHeads        = 4096             // requests of all circuits whose heads are on their way; beyond it, END "resource limit"
 	maxReplyHead    = 64 << 10         // bytes of a reply's head; beyond it, END "connection reset"
 	maxTrailer      = 4 << 10          // bytes of the fields behind a body; as for heads
+	maxCircuitHeads = 64               // the same, of one circuit
 	maxFields       = 256              // lines of a request's head; beyond it, END "unsupported"
 	maxMethod       = 32               // letters of a method; beyond it, END "unsupported"
 	maxInterim      = 16               // 1xx replies to a request; beyond it, END "connection reset"

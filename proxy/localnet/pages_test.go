@@ -87,7 +87,8 @@ func loadPage(t *testing.T, way pageWay) (l pageLoad) {
 			l.again += site.asked[link] - 1
 		}
 		s := pushes()
-		l.pushed, l.used, l.vain, l.bytes = s.Pushed, s.PushesUsed, s.PushBytesWasted, int64(site.bytes())
+		l.pushed, l.used = s.PushesUsed+s.PushesMissed+s.PushesRefused+s.PushesUnused, s.PushesUsed
+		l.vain, l.bytes = s.PushBytesWasted, int64(site.bytes())
 		stop()
 		all.Wait()
 	})
