@@ -66,11 +66,16 @@ func keepable(request *http.Request, reply *http.Response) (time.Duration, error
 	if !said {
 		return pushLifetime, nil
 	}
-	age, _ := strconv.ParseUint(reply.Header.Get("Age"), 10, 31)
-	if lifetime -= time.Duration(age) * time.Second; lifetime <= 0 {
+	if lifetime -= age(reply.Header); lifetime <= 0 {
 		return 0, errors.New("it is old already")
 	}
 	return lifetime, nil
+}
+
+// age is how old a reply was when it came (section 5.1).
+func age(h http.Header) time.Duration {
+	n, _ := strconv.ParseUint(h.Get("Age"), 10, 31)
+	return time.Duration(n) * time.Second
 }
 
 // freshness is how long a reply was fresh when it was made, if it says so.
