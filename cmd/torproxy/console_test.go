@@ -187,7 +187,6 @@ func TestConsole(t *testing.T) {
 	b.shoot("phone.png")
 }
 
-
 // fetchThrough gets a page through an HTTP proxy and reads it until ctx ends.
 func fetchThrough(ctx context.Context, proxy, page string) error {
 	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})}
