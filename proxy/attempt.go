@@ -16,6 +16,7 @@ import (
 // path is one attempt's: the relays, and the guard among them.
 type path struct {
 	relays []*netdoc.Relay
+	choice choice         // that they were drawn for
 	guard  *guard.Attempt // nil with one hop
 	linked atomic.Bool    // there is a link to the first relay
 }
@@ -42,8 +43,21 @@ func (p *Proxy) buildAlong(along *path, t *turn, tr trace) error {
 	} else {
 		p.pool.failed(attempt)
 	}
-	p.pool.heard(p.guards.check)
+	p.heardGuards()
 	return err
+}
+
+// heardGuards has the circuits that wait for better guards judged anew.
+func (p *Proxy) heardGuards() {
+	if p.pool.heard(p.guards.check) {
+		p.stands()
+	}
+}
+
+// stands notes that a circuit may carry streams.
+func (p *Proxy) stands() {
+	p.health.built()
+	p.readyOnce.Do(func() { close(p.ready) })
 }
 
 // linkTo makes the link to the first hop, or finds it. Build says why there is none. Guards have their own
@@ -63,7 +77,7 @@ func (p *Proxy) judge(a *attempt, built *circuit.Circuit, v guard.Verdict) error
 	switch v {
 	case guard.Use:
 		p.pool.add(a, built, nil, p.runCircuit)
-		p.readyOnce.Do(func() { close(p.ready) })
+		p.stands()
 		return nil
 	case guard.Wait:
 		p.pool.add(a, built, a.path.guard, p.runCircuit)

@@ -52,6 +52,7 @@ type build struct {
 	again    <-chan time.Time // when to begin the next; nil: there is no need
 	guards   bool             // it is a guard that is waited for
 	waiting  *guard.Attempt   // of the last circuit that stands but waits; nil: none
+	stood    bool             // one did
 	failed   error            // why the last attempt did
 	noRoute  error            // why there is no other
 	pause    time.Duration    // before the next attempt, should a relay be behind
@@ -147,7 +148,10 @@ func (b *build) begin(req route.Request, late *guard.Attempt) bool {
 	if b.begun == buildAttempts || len(b.under) == maxBeside {
 		return false
 	}
-	p, next := b.proxy, &path{}
+	p, next := b.proxy, &path{choice: choice{req.Exit, req.Exclude}}
+	if c, _ := p.usable(); c != nil {
+		b.consensus = c // guards do not go back to an older one
+	}
 	routes := p.routes.Of(b.consensus)
 	if req.Hops > 1 {
 		p.guards.follow(routes, req.Hops)
@@ -198,7 +202,7 @@ func (b *build) beside() {
 func (b *build) learn(o outcome) {
 	b.proxy.log.Debug("circuit not built", "cause", o.err)
 	if errors.Is(o.err, errGuardWaits) {
-		b.waiting = o.path.guard
+		b.waiting, b.stood = o.path.guard, true
 	} else {
 		b.failed = o.err
 	}

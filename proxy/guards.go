@@ -42,7 +42,7 @@ func (g *guards) offline() {
 	g.filed = true
 }
 
-// follow makes the guards follow a consensus.
+// follow makes the guards follow a consensus, but an older one than they know.
 func (g *guards) follow(routes *route.Index, hops int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -50,7 +50,9 @@ func (g *guards) follow(routes *route.Index, hops int) {
 	if g.seen == c {
 		return
 	}
-	g.state.Update(guard.Network{Consensus: c, Weight: routes.GuardWeight(hops), Filter: g.allowed}, now)
+	if !g.state.Update(guard.Network{Consensus: c, Weight: routes.GuardWeight(hops), Filter: g.allowed}, now) {
+		return
+	}
 	if g.seen == nil && !g.filed {
 		g.state.Online(now)
 	}
@@ -101,7 +103,15 @@ func (g *guards) ended(p *path, err error) guard.Verdict {
 	case another:
 		g.state.Answered(p.guard, now)
 	case anybody:
-		g.state.Silent(p.guard, now)
+		if len(p.choice.exit) > 0 {
+			g.state.Canceled(p.guard, now) // it is more likely the exit that was asked for
+			break
+		}
+		var behind []wire.ID
+		for _, r := range p.relays[1:] {
+			behind = append(behind, r.ID)
+		}
+		g.state.Silent(p.guard, behind, now)
 	case itself:
 		g.state.Failed(p.guard, now)
 	default:

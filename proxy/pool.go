@@ -17,7 +17,8 @@ import (
 type held struct {
 	circuit   *circuit.Circuit
 	id        string
-	used      bool // it has a label, and carries only streams of that
+	choice    string // what it was built for, choice.key: nobody else may take it
+	used      bool   // it has a label, and carries only streams of that
 	label     label
 	firstUse  time.Time
 	reserved  *turn // only for those who wait in it; nil: for anybody
@@ -86,14 +87,17 @@ func (p *pool) labelled(isolation, choice string) label {
 	return label{isolation, choice, p.identity}
 }
 
-// take returns a circuit for a stream: one of the same label, else a spare, which gets the label; fresh says
-// so. It counts as pending until opened or released. Nil: none fits.
-func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) (best *held, fresh bool) {
+// take returns a circuit for a stream: one of the same label, else a spare that was built for the same choice
+// of relays, which gets the label; fresh says so. It counts as pending until opened or released. Nil: none fits.
+func (p *pool) take(l label, chosen string, fits func(route []*netdoc.Relay) bool) (best *held, fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, h := range p.circuits {
 		if h.retired || h.guard != nil || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
+			continue
+		}
+		if !h.used && h.choice != chosen { // whoever knows the exit by that choice would know of the label
 			continue
 		}
 		if h.used && (h.label != l || now.Sub(h.firstUse) > usedLifetime) || h.reserved != nil && h.reserved.label != l {
@@ -139,7 +143,7 @@ func (p *pool) add(a *attempt, c *circuit.Circuit, wait *guard.Attempt, run func
 		run(c) // a closed circuit only says good-bye
 		return
 	}
-	h := &held{circuit: c, id: a.id, streams: map[*circuit.Conn]stream{}, guard: wait}
+	h := &held{circuit: c, id: a.id, streams: map[*circuit.Conn]stream{}, choice: a.choice.key(), guard: wait}
 	p.circuits[h.id] = h
 	if wait == nil {
 		p.giveLocked(h, a.turn)
@@ -162,8 +166,8 @@ func (p *pool) giveLocked(h *held, t *turn) {
 	p.arrivedLocked()
 }
 
-// heard has the circuits that wait for better guards judged anew.
-func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) {
+// heard has the circuits that wait for better guards judged anew, and reports whether any may carry streams now.
+func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) (any bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.circuits {
@@ -172,7 +176,7 @@ func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) {
 		}
 		switch check(h.guard) {
 		case guard.Use:
-			h.guard = nil
+			h.guard, any = nil, true
 			p.giveLocked(h, nil)
 			p.changedLocked()
 		case guard.Discard:
@@ -180,6 +184,7 @@ func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) {
 			h.circuit.Close()
 		}
 	}
+	return any
 }
 
 // waitsForGuards reports whether any circuit does.

@@ -133,7 +133,7 @@ func (p *Proxy) keepSpares(ctx context.Context) error {
 	defer due.Stop()
 	for {
 		changed := p.follower.Changed()
-		p.pool.heard(p.guards.check)
+		p.heardGuards()
 		k.fill(ctx)
 		due.Reset(k.wait())
 		select {
@@ -159,9 +159,10 @@ func (p *Proxy) keepSpares(ctx context.Context) error {
 
 // buildSpare adds a circuit to the pool that nobody waits for.
 func (p *Proxy) buildSpare(ctx context.Context, c *netdoc.Consensus, a ahead) error {
-	err := p.newBuild(c, a.req, nil, trace{}).run(ctx)
+	b := p.newBuild(c, a.req, nil, trace{})
+	err := b.run(ctx)
 	missing, isGuard := errors.AsType[*guard.WaitError](err)
-	if err != nil && ctx.Err() == nil && a.Choice == "" && !errors.Is(err, errGuardWaits) && (!isGuard || missing.Down) {
+	if err != nil && ctx.Err() == nil && a.Choice == "" && !b.stood && (!isGuard || missing.Down) {
 		p.health.allFailed(err)
 	}
 	return err
@@ -173,9 +174,9 @@ func (p *pool) missing(wanted []ahead, under int) (ahead, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range wanted {
-		have := under
+		have, key := under, choice{a.req.Exit, a.req.Exclude}.key()
 		for _, h := range p.circuits {
-			if (h.spare() || h.guard != nil && !h.retired) && serves(h.circuit.Route(), a.req) {
+			if (h.spare() || h.guard != nil && !h.retired) && h.choice == key && serves(h.circuit.Route(), a.req) {
 				have++
 			}
 		}
@@ -186,7 +187,7 @@ func (p *pool) missing(wanted []ahead, under int) (ahead, bool) {
 	return ahead{}, false
 }
 
-// spare reports whether nobody uses the circuit, and anybody may.
+// spare reports whether nobody uses the circuit, and anybody of its choice may.
 func (h *held) spare() bool { return !h.used && !h.retired && h.reserved == nil && h.guard == nil }
 
 // serves reports whether a circuit along a route is what a request asks for.
