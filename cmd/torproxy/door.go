@@ -21,10 +21,11 @@ func (c *client) makeDoor(stdin io.Reader) error {
 	c.browsers = browser.NewOpener(browser.Config{Proxy: at, Program: c.options.browser, Log: c.log})
 	c.questions = newQuestions(stdin, c.output)
 	c.door = frontdoor.New(frontdoor.Config{
-		Dial:       c.dialHTTP,
-		Backend:    &backend{client: c},
-		Own:        c.listeners.HasTarget,
-		Prefetch:   bool(c.options.prefetch),
+		Dial:    c.dialHTTP,
+		Backend: &backend{client: c},
+		Own:     c.listeners.HasTarget,
+		// What an exit fetches for a page of one host would come from it, and not over the other host's circuit.
+		Prefetch:   bool(c.options.prefetch) && !c.options.isolateDest,
 		Optimistic: c.options.optimistic,
 		OpenLinks:  frontdoor.OpenLinks(c.options.openLinks),
 		ParseLink:  parseLink,

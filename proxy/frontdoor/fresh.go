@@ -54,13 +54,13 @@ func keepable(request *http.Request, reply *http.Response) (time.Duration, error
 	case reply.StatusCode != http.StatusOK:
 		return 0, errors.New("its status is one that exits do not push")
 	case d.has("no-store") || d.has("private") || d.has("no-cache"):
-		return 0, errors.New("Cache-Control says that it is not to be kept, or only for one user")
+		return 0, errors.New("its Cache-Control says that it is not to be kept, or only for one user")
 	case len(d) == 0 && slices.Contains(tokens(reply.Header["Pragma"]), "no-cache"):
-		return 0, errors.New("Pragma says that it is not to be kept")
+		return 0, errors.New("its Pragma says that it is not to be kept")
 	case reply.Header["Set-Cookie"] != nil:
 		return 0, errors.New("it sets a cookie: it is for one user")
 	case slices.Contains(tokens(reply.Header["Vary"]), "*"):
-		return 0, errors.New("Vary says that it fits no other request")
+		return 0, errors.New("its Vary says that it fits no other request")
 	}
 	lifetime, said := freshness(reply.Header, d)
 	if !said {
