@@ -32,8 +32,7 @@ func (p *Proxy) buildAlong(along *path, t *turn, tr trace) error {
 	ctx, cancel := context.WithTimeout(p.alive, p.patience.giveUp())
 	defer cancel()
 	attempt := p.pool.begin(along, t)
-	p.linkTo(ctx, along)
-	built, err := circuit.Build(ctx, p.node, along.relays)
+	built, err := p.buildCircuit(ctx, along)
 	took := time.Since(attempt.began)
 	p.attempted(took, err)
 	verdict := p.guards.ended(along, err)
@@ -67,16 +66,23 @@ func (p *Proxy) stands() {
 	p.readyOnce.Do(func() { close(p.ready) })
 }
 
-// linkTo makes the link to the first hop, or finds it. Build says why there is none. Guards have their own
-// times for another attempt, for which it must be found out how it is now.
-func (p *Proxy) linkTo(ctx context.Context, along *path) {
+// buildCircuit builds a circuit as soon as there is a link to the first hop. Guards have times of their own for
+// another attempt: for that, it must be found out how it is now, and in a time that suits what is known of this
+// network. A dial that takes longer goes on, for attempts to come.
+func (p *Proxy) buildCircuit(ctx context.Context, along *path) (*circuit.Circuit, error) {
 	first := along.relays[0]
+	linking := ctx
 	if along.guard != nil {
 		p.node.Forget(first.ID)
+		var cancel context.CancelFunc
+		linking, cancel = context.WithTimeout(ctx, p.patience.link())
+		defer cancel()
 	}
-	if _, err := p.node.Link(ctx, first.ID, first.Addresses); err == nil {
-		along.linked.Store(true)
+	if _, err := p.node.Link(linking, first.ID, first.Addresses); err != nil {
+		return nil, &circuit.BuildError{Hop: 0, Relay: first.Nickname, Err: err}
 	}
+	along.linked.Store(true)
+	return circuit.Build(ctx, p.node, along.relays)
 }
 
 // judge adds a circuit that stands to the pool, or closes it, as its guard demands.

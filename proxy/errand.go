@@ -118,6 +118,9 @@ func (e *errand) again(err error, h *held) bool {
 	if e.tried >= maxAttempts || !elsewhere(err) {
 		return false
 	}
+	if errors.Is(err, circuit.ErrClosed) {
+		e.proxy.pool.gone(h)
+	}
 	if isEnd(err) {
 		if e.avoid == nil {
 			e.avoid = map[wire.ID]struct{}{}

@@ -90,6 +90,22 @@ func (p *pool) retire(h *held) {
 	p.closeIfDone(h)
 }
 
+// linkGrace is how long after a circuit its link is seen to be dead, if it was that.
+const linkGrace = 10 * time.Millisecond
+
+// gone looks after a circuit that broke whether its link has died, and if so retires all others on it: else
+// one dial might try one after the other.
+func (p *pool) gone(broken *held) {
+	l := broken.circuit.Link()
+	grace := time.NewTimer(linkGrace)
+	defer grace.Stop()
+	select {
+	case <-l.Done():
+		p.retireIf(func(h *held) bool { return h.circuit.Link() == l })
+	case <-grace.C:
+	}
+}
+
 // retireAll retires every circuit that has carried a stream, and those that dials of this moment will take.
 func (p *pool) retireAll() {
 	p.mu.Lock()

@@ -38,6 +38,16 @@ func (p *patience) giveUp() time.Duration {
 	return p.times.GiveUp()
 }
 
+// A link to a guard counts as failed when it takes so many times as long as makes a circuit late, though it is a
+// part of the path only, and never before minLink.
+const (
+	linkLate = 4
+	minLink  = time.Second
+)
+
+// link is how long a guard is waited for.
+func (p *patience) link() time.Duration { return max(linkLate*p.late(), minLink) }
+
 func (p *patience) stats(s *Stats) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

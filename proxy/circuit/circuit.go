@@ -138,6 +138,9 @@ func (c *Circuit) Done() <-chan struct{} { return c.done }
 // Route returns the relays, first hop first.
 func (c *Circuit) Route() []*netdoc.Relay { return c.route }
 
+// Link returns the link to the first relay.
+func (c *Circuit) Link() *link.Link { return c.stream.Link() }
+
 // Exit returns the last relay.
 func (c *Circuit) Exit() *netdoc.Relay { return c.route[len(c.route)-1] }
 

@@ -156,6 +156,26 @@ func TestGuardStops(t *testing.T) {
 	})
 }
 
+// TestGuardLeaves stops the guard of a client that knows its network: the next request takes little longer than
+// the time after which the guard counts as gone.
+func TestGuardLeaves(t *testing.T) {
+	inGuarded(t, func(ctx context.Context, w *world, n *localnet.Network) {
+		<-time.After(time.Minute)
+		c := newGuarded(t, ctx, w.conns[0], n, nil)
+		defer c.stop()
+		if err := n.StopRelay(c.only("at first")); err != nil {
+			t.Error(err)
+		}
+		began := time.Now()
+		conn, err := c.Dial(ctx, proxy.Request{Target: "198.41.0.4:80", Isolation: "next"})
+		if took := time.Since(began); err != nil || took > 1500*time.Millisecond {
+			t.Errorf("the next request took %v, %v", took, err)
+			return
+		}
+		conn.Close()
+	})
+}
+
 // TestOffline takes the client's network away for a while: it says what is wrong, spends no guard on it, and
 // soon after the network has come back it is ready and enters by the guard that it had.
 func TestOffline(t *testing.T) {
