@@ -115,6 +115,7 @@ const (
 	reasonNotReady = "not ready"
 	reasonNoRoute  = "no route"
 	reasonNoGuard  = "no guard answers"
+	reasonGuard    = "stands, and waits for a better guard to answer or fail"
 	reasonOwn      = "the target is a listener of this program"
 	reasonNoLink   = "no link to hop 1"
 	reasonReset    = "circuit reset"
@@ -200,6 +201,8 @@ func ownReason(err error) string {
 		return reasonNotReady
 	case waits:
 		return reasonNoGuard
+	case errors.Is(err, errGuardWaits):
+		return reasonGuard
 	case noRelays(err) != nil:
 		return reasonNoRoute
 	case errors.Is(err, circuit.ErrClosed):
