@@ -258,6 +258,12 @@ func TestAuthoritiesOverUDP(t *testing.T) {
 		return len(c.Relays) == 2 && !in
 	})
 	c.checkServed(t, client, relays[0])
+	for i, a := range c.authorities {
+		s := a.Stats()
+		if s.Answered < 3 || s.Consensuses == 0 || s.Heard[WordVote] == 0 || s.Said[WordSignature] == 0 || s.Registrations[directory.Refused] != 1 || s.Now.Running != 2 {
+			t.Errorf("authority %d: %+v", i, s)
+		}
+	}
 }
 
 // checkServed fetches what an authority serves to everybody.

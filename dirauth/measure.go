@@ -36,6 +36,8 @@ type meter struct {
 
 	// try sends size bytes through a relay and returns how many came back in a second.
 	try func(ctx context.Context, d *netdoc.Descriptor, size int) (bandwidth uint64, err error)
+
+	counts meterCounts
 }
 
 // run measures until ctx ends, waits for what runs, and returns nil.
@@ -78,8 +80,10 @@ func (m *meter) measure(ctx context.Context, d *netdoc.Descriptor, size int) {
 		return
 	}
 	if err != nil {
+		m.counts.unmeasured.Add(1)
 		m.log.Debug("relay not measured", "relay", d.ID.Short(), "err", err)
 	} else {
+		m.counts.measured.Add(1)
 		m.log.Debug("relay measured", "relay", d.ID.Short(), "bandwidth", bandwidth, "sent", size)
 	}
 	m.roster.measured(d, bandwidth, time.Now())

@@ -27,6 +27,8 @@ type prober struct {
 
 	// try makes one attempt at a relay: nil if it is fit to be in circuits.
 	try func(ctx context.Context, d *netdoc.Descriptor) error
+
+	counts proberCounts
 }
 
 // run tests relays until ctx ends, waits for the tests that run, and returns nil.
@@ -85,7 +87,10 @@ func (p *prober) test(ctx context.Context, d *netdoc.Descriptor) {
 		return
 	}
 	if err != nil {
+		p.counts.silent.Add(1)
 		p.log.Debug("relay does not answer", "relay", d.ID.Short(), "err", err)
+	} else {
+		p.counts.answered.Add(1)
 	}
 	p.roster.tested(d, err == nil, time.Now())
 }

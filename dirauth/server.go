@@ -52,9 +52,11 @@ func (v *voter) register(_ context.Context, raw []byte, from netip.AddrPort) dir
 	d, err := netdoc.ParseDescriptor(raw)
 	if err != nil {
 		v.log.Debug("registration refused", "from", from, "reason", err)
+		v.counts.registration(directory.Refused)
 		return refused(err)
 	}
 	answer := v.roster.admit(d, v.now())
+	v.counts.registration(answer.Result)
 	v.log.Debug("registration", "relay", d.ID.Short(), "nickname", d.Nickname, "from", from, "result", answer.String())
 	return answer
 }
@@ -100,6 +102,7 @@ func (v *voter) serveWord(word Word, w http.ResponseWriter, r *http.Request, fro
 		return
 	}
 	err := v.take(word, raw, from)
+	v.counts.took(word, err)
 	if err == nil {
 		w.WriteHeader(http.StatusOK)
 		return

@@ -42,6 +42,7 @@ type voter struct {
 	log      *slog.Logger
 	now      func() time.Time
 
+	counts  voterCounts
 	kick    chan struct{}  // holds a token when a round may have something to do
 	fetches chan struct{}  // a token per document that is being fetched
 	jobs    sync.WaitGroup // sending and fetching
@@ -225,11 +226,13 @@ func (v *voter) do(ctx context.Context, r *openRound, d *demand) {
 		v.endorse(ctx, r, d.document)
 	}
 	if d.consensus != nil {
+		v.counts.consensuses.Add(1)
 		if err := v.follower.Offer(d.consensus); err != nil {
 			v.log.Error("consensus made here is not used", "valid_after", r.validAfter, "err", err)
 		}
 	}
 	if d.failed != nil {
+		v.counts.failed.Add(1)
 		v.mu.Lock()
 		state := r.summary()
 		v.mu.Unlock()
@@ -302,6 +305,7 @@ func (v *voter) say(ctx context.Context, r *openRound, w Word, raw []byte, err e
 		v.log.Warn("silent in this round", "word", w, "valid_after", r.validAfter.UTC(), "err", err)
 		return
 	}
+	v.counts.said[w].Add(1)
 	for _, a := range v.network.Authorities {
 		if a.ID != v.self {
 			v.jobs.Go(func() { v.send(ctx, a, w, raw, until) })
@@ -387,6 +391,7 @@ func parseWord(w Word, raw []byte, n *netdoc.Network) (spoken, error) {
 
 // keepProof stores and reports a proof of misconduct.
 func (v *voter) keepProof(p Proof) {
+	v.counts.proofs.Add(1)
 	name := p.Authority.Short()
 	if a, ok := v.network.Authority(p.Authority); ok {
 		name = a.Nickname

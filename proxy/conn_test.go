@@ -298,6 +298,35 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// TestLostCircuits checks after which failures a circuit takes no more streams: when it would fail the next
+// as well. What an exit says of one destination is no reason.
+func TestLostCircuits(t *testing.T) {
+	for what, m := range mishaps() {
+		t.Run(what, func(t *testing.T) {
+			var w witness
+			onBed(t, 1, noSpares, w.configure(m.befall), func(b *bed) {
+				ctx, cancel := context.WithTimeout(b.t.Context(), openTimeout+time.Second)
+				defer cancel()
+				if conn, err := b.Dial(ctx, Request{Target: "site.test:80"}); err == nil {
+					conn.Close()
+				}
+				<-time.After(time.Second)
+				b.dial("").Close()
+				want := int64(1)
+				if what == "silent" || what == "cut" || what == wire.ReasonShutdown.String() {
+					want = 2
+				}
+				if n := b.creates(); n != want {
+					t.Errorf("%d circuits were built for this request and the next, want %d", n, want)
+				}
+				if left := len(b.Circuits()); left != 1 {
+					t.Errorf("%d circuits are left", left)
+				}
+			})
+		})
+	}
+}
+
 // TestPushed opens streams from the exit: the application gets them as connections of the same circuit, which
 // stays as long as they do.
 func TestPushed(t *testing.T) {

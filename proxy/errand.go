@@ -26,8 +26,7 @@ type errand struct {
 // want is what a request asks of its circuit.
 type want struct {
 	purpose                      // shared by requests that wait for the same circuit
-	exit    route.Selectors      // the request's own choice
-	exclude route.Selectors      // the same
+	choice                       // the request's own, or else the configuration's
 	avoid   map[wire.ID]struct{} // exits that would not serve this one
 	trace   trace
 }
@@ -43,16 +42,13 @@ func (w *want) route(hops int) route.Request {
 	return route.Request{Hops: hops, Target: w.target, Exit: w.exit, Exclude: w.exclude, Avoid: w.avoid}
 }
 
-// label returns what the request's streams must have in common with others to share their circuits.
+// labelOf returns what the request's streams must have in common with others to share their circuits.
 func (p *Proxy) labelOf(req Request, host string) label {
-	choice := ""
-	if len(req.Exit) > 0 || len(req.Exclude) > 0 {
-		choice = req.Exit.String() + "\x00" + req.Exclude.String()
-	}
+	chosen := choice{req.Exit, req.Exclude}.key()
 	if p.cfg.IsolateDestinations {
-		choice += "\x00" + canonicalHost(host)
+		chosen += "\x00" + canonicalHost(host)
 	}
-	return p.pool.labelled(req.Isolation, choice)
+	return p.pool.labelled(req.Isolation, chosen)
 }
 
 // newErrand makes the errand of a request; host is its target's, port 0 for a lookup.
@@ -71,7 +67,7 @@ func (e *errand) ask(req Request, host string, port uint16) {
 	if port != 0 {
 		e.target = route.TargetOf(host, port)
 	}
-	e.exit, e.exclude = req.Exit, req.Exclude
+	e.choice = choice{req.Exit, req.Exclude}.or(e.proxy.demand.usual)
 }
 
 // connected and failed note how the request ended.

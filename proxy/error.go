@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"torproxy/proxy/circuit"
+	"torproxy/proxy/guard"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/mux"
@@ -51,6 +52,8 @@ func (e *Error) detail() string {
 		return strings.TrimPrefix(e.Err.Error(), "proxy: ")
 	case reasonNoRoute:
 		return e.Reason + ": " + noRelays(e.Err).Error()
+	case reasonNoGuard:
+		return noRelays(e.Err).Error()
 	default:
 		return e.Reason
 	}
@@ -75,6 +78,7 @@ func (e *Error) Temporary() bool { return false }
 const (
 	reasonNotReady = "not ready"
 	reasonNoRoute  = "no route"
+	reasonNoGuard  = "no guard answers"
 	reasonOwn      = "the target is a listener of this program"
 	reasonNoLink   = "no link to hop 1"
 	reasonReset    = "circuit reset"
@@ -132,7 +136,8 @@ func buildOrigin(failed *circuit.BuildError) (hop int, reason string) {
 	}
 }
 
-// noRelays returns what says that the consensus has no route for a request, nil if nothing in err does.
+// noRelays returns what says that the consensus has no route for a request, or none through a guard that
+// answers; nil if nothing in err does.
 func noRelays(err error) error {
 	if e, ok := errors.AsType[*route.NoExit](err); ok {
 		return e
@@ -143,16 +148,22 @@ func noRelays(err error) error {
 	if e, ok := errors.AsType[*route.TooFewDistinct](err); ok {
 		return e
 	}
+	if e, ok := errors.AsType[*guard.WaitError](err); ok {
+		return e
+	}
 	return nil
 }
 
 func ownReason(err error) string {
 	end, ended := errors.AsType[*wire.EndError](err)
+	_, waits := errors.AsType[*guard.WaitError](err)
 	switch {
 	case errors.Is(err, errOwn):
 		return reasonOwn
 	case errors.Is(err, ErrNotReady):
 		return reasonNotReady
+	case waits:
+		return reasonNoGuard
 	case noRelays(err) != nil:
 		return reasonNoRoute
 	case errors.Is(err, circuit.ErrClosed):

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"torproxy/proxy/circuit"
+	"torproxy/proxy/guard"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/mux"
@@ -44,6 +45,8 @@ func TestErrorOf(t *testing.T) {
 		{fmt.Errorf("%w: %w", ErrNotReady, &route.TooFewRelays{Have: 4, Need: 5}), "hop 0 of 3: not ready"},
 		{noRoute(&route.NoExit{Target: route.Target{Port: 25}}), "hop 0 of 3: no route"},
 		{&route.TooFewDistinct{Hops: 3, Running: 2, Rule: route.RuleDistinct}, "hop 0 of 3: no route"},
+		{&guard.WaitError{Down: true}, "hop 0 of 3: no guard answers"},
+		{errors.Join(&guard.WaitError{}, says(2, wire.StatusRefused)), "hop 2 of 3: refused"},
 		{fmt.Errorf("%w: by relay7", circuit.ErrClosed), "hop 0 of 3: the circuit broke"},
 		{mux.ErrBusy, "hop 0 of 3: the circuit is full"},
 		{mux.ErrExhausted, "hop 0 of 3: the circuit is full"},
@@ -82,6 +85,7 @@ func TestErrorText(t *testing.T) {
 		{fmt.Errorf("%w: %w", ErrNotReady, &route.TooFewRelays{Have: 4, Need: 5}), "proxy: this machine: not ready: the network has 4 running relays, its minimum is 5"},
 		{noRoute(&route.NoExit{Target: route.Target{Port: 25}}), "proxy: this machine: no route: no exit's policy fits: an exit for a host name, port 25"},
 		{&circuit.BuildError{Hop: 2, Relay: "relay7", Err: &onion.HopError{Hop: 1, Status: wire.StatusNextTimeout}}, "proxy: hop 2 of 3: next relay timed out"},
+		{&guard.WaitError{Down: true}, "proxy: this machine: no guard answers: is this machine connected? The next attempt is in 0s"},
 	} {
 		if got := errorOf(test.err, 3).Error(); got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)

@@ -27,6 +27,7 @@ func start() (client *proxy.Proxy, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- client.Run(ctx) }()
+	<-client.Ready()
 	return client, func() {
 		cancel()
 		<-ended
@@ -45,7 +46,7 @@ func ExampleDialer_DialContext() {
 	defer site.Close()
 
 	alice := &http.Transport{DialContext: client.Dialer("alice").DialContext, DisableKeepAlives: true}
-	page, err := (&http.Client{Transport: alice}).Get(site.URL) // waits until the client is ready
+	page, err := (&http.Client{Transport: alice}).Get(site.URL)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -86,9 +87,13 @@ func ExampleProxy_Resolve() {
 	defer stop()
 
 	addrs, err := client.Resolve(context.Background(), proxy.Request{Target: "localhost", Isolation: "alice"})
-	fmt.Println(addrs[0], err) // IPv4 first
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(addrs[0]) // IPv4 first
 	// Output:
-	// 127.0.0.1 <nil>
+	// 127.0.0.1
 }
 
 // Why tells what became of each request: who failed, or how long each step took.

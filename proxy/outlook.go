@@ -26,10 +26,13 @@ type outlooks struct {
 // maxOutlooks bounds the kinds that are remembered; those that are predicted are fewer.
 const maxOutlooks = 64
 
-// routable reports why the consensus has no route of our length, nil if it has.
-func (p *Proxy) routable(c *netdoc.Consensus) error {
-	return p.routableTo(c, route.Request{Hops: p.cfg.Hops})
+// anywhere asks for a route of our length to wherever it leads.
+func (p *Proxy) anywhere() route.Request {
+	return route.Request{Hops: p.cfg.Hops, Exit: p.cfg.Exit, Exclude: p.cfg.Exclude}
 }
+
+// routable reports why the consensus has no route of our length, nil if it has.
+func (p *Proxy) routable(c *netdoc.Consensus) error { return p.routableTo(c, p.anywhere()) }
 
 // routableTo reports why the consensus has no route for circuits of a kind, nil if it has.
 func (p *Proxy) routableTo(c *netdoc.Consensus, req route.Request) error {
@@ -39,7 +42,7 @@ func (p *Proxy) routableTo(c *netdoc.Consensus, req route.Request) error {
 	if o.consensus != c || len(o.found) > maxOutlooks {
 		o.consensus, o.found = c, map[need.Kind]error{}
 	}
-	kind := kindOf(req)
+	kind := p.demand.kindOf(req)
 	err, known := o.found[kind]
 	if !known {
 		err = p.routes.Of(c).Check(req)

@@ -213,6 +213,7 @@ func (p *pool) connected(h *held, conn *circuit.Conn, took time.Duration) {
 	if s, open := h.streams[conn]; open {
 		s.took = took
 		h.streams[conn] = s
+		p.changedLocked()
 	}
 }
 

@@ -19,11 +19,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"torproxy/proxy/need"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/directory"
@@ -54,6 +52,10 @@ type Config struct {
 	// dot, addresses in any spelling. All ports of a host count as one; a name and what it resolves to, and
 	// a name and its subdomains, do not.
 	IsolateDestinations bool
+
+	// Exit and Exclude choose relays for all requests, as those of a Request do for one: a request that
+	// names exits takes those instead, and what it excludes is excluded besides.
+	Exit, Exclude route.Selectors
 
 	// Listeners are this process's own listeners; a Dial to one of them is refused. Nil knows none.
 	Listeners *Listeners
@@ -110,7 +112,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Listeners = &Listeners{}
 	}
 	p := &Proxy{cfg: cfg, log: cfg.Log, rnd: route.NewRand()}
-	p.demand.habits, p.demand.choices = need.New(cfg.Spares, time.Now()), map[string]choice{}
+	p.demand.init(cfg)
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}

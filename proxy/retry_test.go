@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -349,4 +350,45 @@ func TestAfterSilence(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAfterCut breaks the circuit behind the connection and before the first byte of the answer: a request
+// that may be made twice is.
+func TestAfterCut(t *testing.T) {
+	for _, kind := range []wire.Kind{wire.KindHTTP, wire.KindTCP} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			var w witness
+			onBed(t, 2, noSpares, w.configure(func(s *link.Stream, st *mux.Stream) {
+				st.Connect()
+				<-time.After(time.Second)
+				s.Reset(wire.ResetDestroyed)
+			}), func(b *bed) {
+				req := Request{Target: "site.test:80", Kind: kind, Early: true}
+				answer, err := again(b, req, b.early(req))
+				if answer != "hello" || err != nil || len(w.asked) != 2 {
+					t.Errorf("got %q, %v; exits %v were asked", answer, err, w.asked)
+				}
+				r := b.Why("")
+				if len(r) != 1 || r[0].Outcome != OutcomeConnected || r[0].Err != "" || !slices.Contains(whats(r[0]), "break: 0  the circuit broke") {
+					t.Errorf("got %+v", r)
+				}
+			})
+		})
+	}
+}
+
+// TestPageTakesLong asks for a page that is an hour in the making: nobody loses patience but the application.
+func TestPageTakesLong(t *testing.T) {
+	onBed(t, 1, noSpares, func(_ int, e *exit) {
+		e.answer = func(st *mux.Stream) {
+			<-time.After(time.Hour)
+			echo(st)
+		}
+	}, func(b *bed) {
+		conn := b.early(Request{Target: "site.test:80", Kind: wire.KindHTTP})
+		defer conn.Close()
+		if answer, err := exchange(conn); answer != "hello" {
+			t.Errorf("got %q, %v", answer, err)
+		}
+	})
 }

@@ -24,13 +24,37 @@ const (
 
 // demand is what package need knows, for concurrent use.
 type demand struct {
+	usual choice // of the configuration: what most requests will ask for, and no Kind names
+
 	mu      sync.Mutex
 	habits  *need.Habits
 	choices map[string]choice // of the kinds that are remembered
 }
 
+func (d *demand) init(cfg Config) {
+	d.usual = choice{cfg.Exit, cfg.Exclude}
+	d.habits, d.choices = need.New(cfg.Spares, time.Now()), map[string]choice{}
+}
+
 // choice is what a request asks of the relays, besides where they lead.
 type choice struct{ exit, exclude route.Selectors }
+
+// key is equal for equal choices, and empty for none.
+func (c choice) key() string {
+	if len(c.exit) == 0 && len(c.exclude) == 0 {
+		return ""
+	}
+	return c.exit.String() + "\x00" + c.exclude.String()
+}
+
+// or is the choice of somebody who has made c where usual is what all have.
+func (c choice) or(usual choice) choice {
+	if len(c.exit) == 0 {
+		c.exit = usual.exit
+	}
+	c.exclude = slices.Concat(c.exclude, usual.exclude)
+	return c
+}
 
 // ahead is a circuit that should stand although nobody has asked for it yet.
 type ahead struct {
@@ -39,10 +63,10 @@ type ahead struct {
 }
 
 // kindOf returns the kind of circuit that a request for a route wants.
-func kindOf(req route.Request) need.Kind {
+func (d *demand) kindOf(req route.Request) need.Kind {
 	k := need.Kind{Port: req.Target.Port}
-	if len(req.Exit) > 0 || len(req.Exclude) > 0 {
-		k.Choice = req.Exit.String() + "\x00" + req.Exclude.String()
+	if key := (choice{req.Exit, req.Exclude}).key(); key != d.usual.key() {
+		k.Choice = key
 	}
 	return k
 }
@@ -51,7 +75,7 @@ func kindOf(req route.Request) need.Kind {
 func (d *demand) asked(req route.Request, fresh bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k := kindOf(req)
+	k := d.kindOf(req)
 	d.habits.Asked(k, fresh, time.Now())
 	if k.Choice != "" {
 		d.choices[k.Choice] = choice{req.Exit, req.Exclude}
@@ -67,7 +91,10 @@ func (d *demand) wanted(hops int) []ahead {
 	kept := map[string]choice{}
 	for i, n := range needs {
 		c, known := d.choices[n.Choice]
-		if known {
+		switch {
+		case n.Choice == "":
+			c = d.usual
+		case known:
 			kept[n.Choice] = c
 		}
 		all[i] = ahead{n, route.Request{Hops: hops, Target: route.Target{Port: n.Port}, Exit: c.exit, Exclude: c.exclude}}
@@ -90,7 +117,7 @@ func (p *Proxy) wanted(c *netdoc.Consensus) []ahead {
 	possible := slices.DeleteFunc(slices.Clone(all), func(a ahead) bool { return p.routableTo(c, a.req) != nil })
 	if len(possible) == 0 && len(all) > 0 {
 		n := need.Need{Circuits: all[0].Circuits}
-		return []ahead{{n, route.Request{Hops: p.cfg.Hops}}}
+		return []ahead{{n, p.anywhere()}}
 	}
 	return possible
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"torproxy/proxy/need"
+	"torproxy/proxy/route"
 )
 
 // onePath is the round trip of a bed's circuits: an answer from an exit takes exactly that long.
@@ -156,6 +158,50 @@ func TestManyUnused(t *testing.T) {
 		<-time.After(time.Minute)
 		if n := b.Stats().Circuits; n != maxUnused {
 			t.Errorf("%d unused circuits stand, want the bound, %d", n, maxUnused)
+		}
+	})
+}
+
+// TestUsualChoice checks that what the configuration chooses holds for all, spares and the outlook included,
+// and that a request may be more particular.
+func TestUsualChoice(t *testing.T) {
+	ids := make(route.Selectors, 3)
+	name := func(i int, e *exit) {
+		var err error
+		if ids[i], err = route.ParseSelector(e.id.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onBed(t, 3, Config{Exit: ids[:2], Exclude: ids[1:2]}, name, func(b *bed) {
+		<-time.After(5 * time.Second)
+		b.warm("the start", labels("early", defaultSpares)...)
+		for i, want := range []bool{true, false, false} {
+			if used := b.exits[i].creates.Load() > 0; used != want {
+				b.t.Errorf("exit %d is used: %v", i, used)
+			}
+		}
+		b.dial("early0").Close()
+		conn, err := b.Dial(b.t.Context(), Request{Target: "site.test:80", Exit: ids[2:]})
+		if err != nil || b.exits[2].creates.Load() == 0 {
+			b.t.Fatalf("an exit of the request's own: %v", err)
+		}
+		conn.Close()
+		for _, req := range []Request{{Exit: ids[1:2]}, {Exclude: ids[:1]}} {
+			req.Target = "site.test:80"
+			_, err := b.Dial(b.t.Context(), req)
+			if e, ok := errors.AsType[*Error](err); !ok || e.Reason != reasonNoRoute {
+				b.t.Errorf("%+v: %v", req, err)
+			}
+		}
+	})
+	nobody, err := route.ParseSelectors("nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	onBed(t, 1, Config{Exit: nobody}, nil, func(b *bed) {
+		<-time.After(5 * time.Second)
+		if p := b.Progress(); p.Percent != percentRelays || !strings.Contains(p.Summary, "nobody") {
+			b.t.Errorf("got %+v", p)
 		}
 	})
 }

@@ -26,19 +26,19 @@ type circuit struct {
 func (r *Relay) serveCircuit(ctx context.Context, s *link.Stream) {
 	c := &circuit{relay: r, prev: s, bucket: r.admission.bucket(s.Link().Peer(), s.Link().RemoteAddr().Addr())}
 	if r.drain.under() || !c.bucket.Allow() {
-		s.Reset(wire.ResetOverloaded)
+		c.refuse(wire.ResetOverloaded)
 		return
 	}
 	if s.Link().Peer().IsZero() {
 		client := clientPrefix(s.Link().RemoteAddr().Addr())
 		if !r.admission.enter(client) {
-			s.Reset(wire.ResetOverloaded)
+			c.refuse(wire.ResetOverloaded)
 			return
 		}
 		defer r.admission.leave(client)
 	}
 	if code, ok := c.readCreate(ctx); !ok {
-		s.Reset(code)
+		c.refuse(code)
 		return
 	}
 	r.cfg.Trace.create(s, c.peeled)
@@ -90,8 +90,7 @@ func (c *circuit) readCreate(ctx context.Context) (code wire.ResetCode, ok bool)
 
 // answerError answers with a status that ends the circuit here, and waits for the client to close it.
 func (c *circuit) answerError(status wire.Status) {
-	created, _, err := c.peeled.Answer(status, nil)
-	if err != nil || c.writeCreated(created) != nil {
+	if _, err := c.answer(status, nil); err != nil {
 		return
 	}
 	c.prev.SetReadDeadline(time.Now().Add(closeTimeout))
@@ -101,13 +100,25 @@ func (c *circuit) answerError(status wire.Status) {
 	}
 }
 
-func (c *circuit) writeCreated(created []byte) error {
+// answer sends CREATED with a status, and what came back from the next relay if it has answered.
+func (c *circuit) answer(status wire.Status, came []byte) (*onion.HopKeys, error) {
+	created, keys, err := c.peeled.Answer(status, came)
+	if err != nil {
+		return nil, err
+	}
 	c.prev.SetWriteDeadline(time.Now().Add(createTimeout))
 	if _, err := c.prev.Write(created); err != nil {
-		return err
+		return nil, err
 	}
 	c.prev.SetReadDeadline(time.Time{})
-	return nil
+	c.relay.counters.answered[status].Add(1)
+	return keys, nil
+}
+
+// refuse resets the stream of a CREATE that gets no answer.
+func (c *circuit) refuse(code wire.ResetCode) {
+	c.prev.Reset(code)
+	c.relay.counters.reset[code].Add(1)
 }
 
 func (t *Trace) create(s *link.Stream, p *onion.Peeled) {

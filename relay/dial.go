@@ -26,11 +26,15 @@ type dialer struct {
 	machine  *machine
 	resolver Resolver // nil: the system's
 	connect  func(ctx context.Context, network, address string) (net.Conn, error)
-	kept     atomic.Int64 // answers in all circuits' names
+	kept     atomic.Int64            // answers in all circuits' names
+	results  *[reasons]atomic.Uint64 // of dials; 0 is a connection
 }
 
 func newDialer(cfg *Config) *dialer {
-	d := &dialer{policy: func() *netdoc.Policy { return &cfg.Policy }, own: cfg.Own, resolver: cfg.Resolver, connect: cfg.Dial, machine: newMachine(cfg.Advertise)}
+	d := &dialer{
+		policy: func() *netdoc.Policy { return &cfg.Policy }, own: cfg.Own, machine: newMachine(cfg.Advertise),
+		resolver: cfg.Resolver, connect: cfg.Dial, results: new([reasons]atomic.Uint64),
+	}
 	if d.own == nil {
 		d.own = func(netip.AddrPort) bool { return false }
 	}
@@ -55,6 +59,7 @@ func (d *dialer) names(ctx context.Context) *names {
 // dial connects to HOST:PORT; conn is nil when it could not, and reason says why. It takes dialTimeout at
 // most.
 func (d *dialer) dial(ctx context.Context, n *names, target string) (conn net.Conn, reason wire.Reason) {
+	defer func() { d.results[reason].Add(1) }()
 	host, port, err := splitTarget(target)
 	if err != nil {
 		return nil, wire.ReasonDNS

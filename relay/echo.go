@@ -14,11 +14,10 @@ var errEchoed = errors.New("relay: echo beyond its bound")
 
 // serveEcho returns what an authority sends, to measure how much this relay carries (section 4.1 of
 // SPEC.md).
-func (r *Relay) serveEcho(st *mux.Stream) {
+func (r *Relay) serveEcho(st *mux.Stream) wire.Reason {
 	defer r.echoes.Add(-1)
 	if r.echoes.Add(1) > maxEchoes {
-		st.End(wire.ReasonResourceLimit)
-		return
+		return wire.ReasonResourceLimit
 	}
 	st.SetDeadline(time.Now().Add(echoTime))
 	st.Connect()
@@ -26,8 +25,9 @@ func (r *Relay) serveEcho(st *mux.Stream) {
 	case err == nil:
 		st.CloseWrite()
 	case errors.Is(err, errEchoed), errors.Is(err, mux.ErrDeadline):
-		st.End(wire.ReasonResourceLimit)
+		return wire.ReasonResourceLimit
 	}
+	return 0
 }
 
 // bounded reads so many bytes, and fails when there are more.

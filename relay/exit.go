@@ -23,13 +23,14 @@ type lastHop struct {
 	peer    wire.ID         // where the circuit came from
 	names   *names
 	web     *web
+	session *mux.Session
 	streams sync.WaitGroup
 }
 
 // serveLast answers "ready" and serves the circuit's streams until it ends.
 func (c *circuit) serveLast(ctx context.Context) {
-	created, keys, err := c.peeled.Answer(wire.StatusReady, nil)
-	if err != nil || c.writeCreated(created) != nil {
+	keys, err := c.answer(wire.StatusReady, nil)
+	if err != nil {
 		return
 	}
 	r := c.relay
@@ -44,9 +45,10 @@ func (c *circuit) serveLast(ctx context.Context) {
 		Budget: r.budget,
 		Accept: func(st *mux.Stream) { h.streams.Go(func() { h.serve(st) }) },
 	})
+	h.session = session
 	stop := context.AfterFunc(ctx, func() { session.Close(nil) })
 	defer stop()
-	err = session.Run(stalling{c.prev}, &exitCodec{
+	err = session.Run(stalling{c.prev, &r.counters}, &exitCodec{
 		outward: onion.NewLayer(&keys.Forward, wire.CellSize),
 		inward:  onion.NewLayer(&keys.Backward, wire.CellSize),
 		trace:   r.cfg.Trace,
@@ -80,41 +82,54 @@ func (e *exitCodec) Seal(cell []byte) {
 	e.inward.Originate(cell)
 }
 
-// stalling is a circuit's stream whose blocked writes end it.
-type stalling struct{ *link.Stream }
+// stalling is a circuit's stream whose blocked writes end it, and whose cells are counted.
+type stalling struct {
+	*link.Stream
+	counters *counters
+}
 
 func (s stalling) Write(cells []byte) (int, error) {
+	s.counters.passed(false, cells)
 	s.SetWriteDeadline(time.Now().Add(stallTimeout))
 	return s.Stream.Write(cells)
+}
+
+func (s stalling) ReadCells(f func(cells []byte) error) error {
+	return s.Stream.ReadCells(func(cells []byte) error {
+		s.counters.passed(true, cells)
+		return f(cells)
+	})
 }
 
 // serve serves what one BEGIN asks for.
 func (h *lastHop) serve(st *mux.Stream) {
 	defer st.Close()
+	reason := wire.ReasonUnsupported
 	switch {
 	case st.Kind() == wire.KindTCP:
-		h.serveTCP(st)
+		reason = h.serveTCP(st)
 	case st.Kind() == wire.KindHTTP:
-		h.serveHTTP(st)
+		reason = h.serveHTTP(st)
 	case st.Kind() == wire.KindResolve:
-		h.serveResolve(st)
+		reason = h.serveResolve(st)
 	case st.Kind() == wire.KindEcho && st.Target() == wire.EchoTarget && h.relay.isAuthority(h.peer):
-		h.relay.serveEcho(st)
-	default:
-		st.End(wire.ReasonUnsupported)
+		reason = h.relay.serveEcho(st)
 	}
+	if reason != 0 {
+		st.End(reason)
+	}
+	h.relay.counters.stream(st.Kind(), reason)
 }
 
-// serveTCP makes the connection that a BEGIN asks for and carries its bytes.
-func (h *lastHop) serveTCP(st *mux.Stream) {
+// serveTCP makes the connection that a BEGIN asks for and carries its bytes; reason says why there is none.
+func (h *lastHop) serveTCP(st *mux.Stream) (reason wire.Reason) {
 	r := h.relay
 	if trace := r.cfg.Trace.Begin; trace != nil {
 		trace(st.Target())
 	}
 	defer r.exits.Add(-1)
 	if r.exits.Add(1) > maxExits {
-		st.End(wire.ReasonResourceLimit)
-		return
+		return wire.ReasonResourceLimit
 	}
 	dialing, cancel := context.WithCancel(h.ctx)
 	defer cancel()
@@ -125,12 +140,12 @@ func (h *lastHop) serveTCP(st *mux.Stream) {
 	})
 	conn, reason := r.dialer.dial(dialing, h.names, st.Target())
 	if conn == nil {
-		st.End(reason)
-		return
+		return reason
 	}
 	defer conn.Close()
 	st.Connect()
 	r.carry(p, conn)
+	return 0
 }
 
 // carry runs a pipe until both directions have ended, the relay at the latest. The circuit's end is not the

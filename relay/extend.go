@@ -28,8 +28,8 @@ func (c *circuit) serveMiddle(ctx context.Context) {
 		return
 	}
 	defer next.Reset(wire.ResetDestroyed)
-	created, keys, err := c.peeled.Answer(wire.StatusForwarded, came)
-	if err != nil || c.writeCreated(created) != nil {
+	keys, err := c.answer(wire.StatusForwarded, came)
+	if err != nil {
 		return
 	}
 	c.relay.forward(ctx, c.prev, next, keys)

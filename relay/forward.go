@@ -35,6 +35,7 @@ func (r *Relay) forward(ctx context.Context, prev, next *link.Stream, keys *onio
 // circuit from outside.
 func (r *Relay) pass(outward bool, from, to *link.Stream, layer *onion.Layer, end func()) error {
 	return from.ReadCells(func(cells []byte) error {
+		r.counters.passed(outward, cells)
 		if trace := r.cfg.Trace.Cells; trace != nil {
 			trace(outward, cells)
 		}

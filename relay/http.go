@@ -24,7 +24,8 @@ import (
 //	5  its body as it comes, its trailer, FIN       reply.go
 //	5' after 101, bytes both ways                   upgrade.go
 //
-// What the reply asks a person to open is marked in step 4 (openlinks.go).
+// What the reply asks a person to open is marked in step 4 (openlinks.go). The links of a page are opened in
+// step 5 (prefetch.go).
 
 // exchange is one request and its reply.
 type exchange struct {
@@ -39,7 +40,7 @@ type exchange struct {
 
 // serveHTTP serves one stream of kind http. When the client ends the stream, or the circuit ends, the
 // request is given up and its connection with it.
-func (h *lastHop) serveHTTP(st *mux.Stream) {
+func (h *lastHop) serveHTTP(st *mux.Stream) wire.Reason {
 	if trace := h.relay.cfg.Trace.Begin; trace != nil {
 		trace(st.Target())
 	}
@@ -47,9 +48,7 @@ func (h *lastHop) serveHTTP(st *mux.Stream) {
 	defer cancel()
 	st.OnDone(cancel)
 	x := &exchange{hop: h, stream: st, in: bufio.NewReaderSize(st, wire.MaxBody)}
-	if reason := x.run(ctx); reason != 0 {
-		st.End(reason)
-	}
+	return x.run(ctx)
 }
 
 // run returns why the exchange failed, zero if it did not.
@@ -60,12 +59,11 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 	if _, _, err := splitTarget(x.stream.Target()); err != nil {
 		return wire.ReasonDNS
 	}
-	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))
-	var err error
-	if x.req, err = readRequest(x.in, x.stream.Target()); err != nil {
-		return x.failed(err)
+	if reason = x.read(); reason != 0 {
+		return reason
 	}
-	resp, err := x.hop.web.transport.RoundTrip(x.outgoing(ctx))
+	out := x.req.outgoing(x.traced(ctx), x.stream.Target(), x.req.body(x.in))
+	resp, err := x.hop.web.roundTrip(out)
 	if err != nil {
 		return x.failed(err)
 	}
@@ -73,29 +71,37 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 		return x.switchProtocols(resp)
 	}
 	defer resp.Body.Close()
-	return x.reply(resp)
+	strip(resp.Header)
+	if !x.req.navigation {
+		markOpen(resp, x.stream.Target(), x.req)
+	}
+	page := x.watch(resp)
+	reason = reply(x.stream, resp, x.req.method)
+	page.pageOver(reason == 0)
+	return reason
 }
 
-// outgoing makes the request that goes to the destination.
-func (x *exchange) outgoing(ctx context.Context) *http.Request {
-	q := x.req
-	if _, ok := q.header["User-Agent"]; !ok {
-		q.header["User-Agent"] = nil // else net/http gives its own
+// read reads the head of the request.
+func (x *exchange) read() wire.Reason {
+	r := x.hop.relay
+	defer r.heads.Add(-1)
+	if r.heads.Add(1) > maxHeads {
+		return wire.ReasonResourceLimit
 	}
-	if q.upgrade {
-		q.header.Set("Connection", "Upgrade")
-		q.header.Set("Upgrade", "websocket")
+	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))
+	var err error
+	if x.req, err = readRequest(x.in, x.stream.Target()); err != nil {
+		return x.failed(err)
 	}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	return 0
+}
+
+// traced lets net/http tell of the connection that it has chosen and of interim replies.
+func (x *exchange) traced(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn:        func(info httptrace.GotConnInfo) { x.use(info.Conn) },
 		Got1xxResponse: x.inform,
 	})
-	out := &http.Request{
-		Method: q.method, URL: q.url(x.stream.Target()), Host: q.host, Header: q.header,
-		Body: q.body(x.in), ContentLength: q.length, Trailer: q.trailer,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	return out.WithContext(ctx)
 }
 
 // inform passes an interim reply on. 100 is only for who waits for it.
@@ -108,14 +114,9 @@ func (x *exchange) inform(code int, header textproto.MIMEHeader) error {
 		return nil
 	}
 	strip(fields)
-	_, err := x.write(appendHead(nil, code, "", fields))
-	return err
-}
-
-// write sends a part of the reply. The first says that the destination has answered.
-func (x *exchange) write(p []byte) (int, error) {
 	x.stream.Connect()
-	return x.stream.Write(p)
+	_, err := x.stream.Write(appendHead(nil, code, "", fields))
+	return err
 }
 
 // use takes a connection that net/http has chosen, which may be another one when the first has failed.
@@ -126,7 +127,9 @@ func (x *exchange) use(conn net.Conn) {
 	}
 	x.conn.Store(c)
 	x.stream.SetReadDeadline(time.Time{})
-	c.user.Store(x)
+	if c.user.Store(x); c.closed.Load() {
+		x.lost(c)
+	}
 }
 
 // lost is called when a connection is closed. net/http waits for a body that it sends, even if nobody takes

@@ -3,6 +3,7 @@ package relay
 import (
 	"time"
 
+	"torproxy/wire"
 	"torproxy/wire/link"
 )
 
@@ -76,11 +77,12 @@ const (
 
 	// Kind http.
 	requestTimeout  = 30 * time.Second // for the request's head to come; then END "time-out"
-	replyTimeout    = 2 * time.Minute  // for the reply's head to begin and end; then END "time-out"
+	replyTimeout    = 5 * time.Minute  // for the reply's head to begin and end, which is how long browsers wait; then END "time-out"
 	continueTimeout = time.Second      // that a body waits for 100; then it goes without
 	quietTimeout    = 5 * time.Minute  // without a byte in either direction; then the connection is closed
-	maxRequestHead  = 64 << 10         // bytes of a request's head; beyond it, END "unsupported"
-	maxReplyHead    = 128 << 10        // bytes of a reply's; beyond it, END "connection reset"
+	maxRequestHead  = 32 << 10         // bytes of a request's head; beyond it, END "unsupported"
+	maxHeads        = 4096             // requests of all circuits whose heads are on their way; beyond it, END "resource limit"
+	maxReplyHead    = 64 << 10         // bytes of a reply's head; beyond it, END "connection reset"
 	maxTrailer      = 4 << 10          // bytes of the fields behind a body; as for heads
 	maxFields       = 256              // lines of a request's head; beyond it, END "unsupported"
 	maxMethod       = 32               // letters of a method; beyond it, END "unsupported"
@@ -90,4 +92,13 @@ const (
 	maxOpenLinks    = 8                // links to open of one reply; the others are not marked
 	maxOpenLink     = 2048             // bytes of one; a longer one is not marked
 	maxURIList      = 16 << 10         // bytes of a list of links; a longer one is only passed on
+
+	// The links of a page.
+	maxPageLinks   = wire.MaxPushes   // of one page that are opened, those of its stylesheets included; the others are the browser's
+	maxFetches     = 16               // requests for a page's links at a time: what a browser makes to three hosts; the others wait their turn
+	maxLevels      = 3                // of links: the page's, its stylesheets', and those of stylesheets that these import; what is further down is the browser's
+	maxLooked      = 1 << 20          // bytes of a page, or a stylesheet, that are looked at, decoded; links behind them are not opened
+	maxPushedReply = 1 << 20          // bytes of one reply, if it says how many: what a client holds of one that it has not asked for; a larger one is not pushed
+	maxPushedBytes = 8 << 20          // of one page's links together; then no more are pushed
+	pushTimeout    = 10 * time.Second // for a link's reply to begin: a browser has asked itself by then; END "time-out"
 )

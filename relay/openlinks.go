@@ -17,9 +17,9 @@ import (
 // openField is the field with a link to open, once for each link.
 const openField = "Torproxy-Open"
 
-// markOpen adds the links that a reply asks to open to its header and returns its body to read on from. A
-// list of URLs counts when its length is known and small: the head waits for it.
-func markOpen(resp *http.Response, authority string, q *request) io.Reader {
+// markOpen adds the links that a reply asks to open to its header. A list of URLs counts when its length is
+// known and small: the reply's head waits for it.
+func markOpen(resp *http.Response, authority string, q *request) {
 	base := &url.URL{Scheme: "http", Host: strings.TrimSuffix(authority, ":80"), Path: "/"}
 	if u, err := url.ParseRequestURI(q.target); err == nil {
 		base = base.ResolveReference(u)
@@ -33,27 +33,37 @@ func markOpen(resp *http.Response, authority string, q *request) io.Reader {
 	for _, value := range resp.Header["Refresh"] {
 		mark(refreshURL(value))
 	}
-	body := io.Reader(resp.Body)
 	if isURIList(resp) && q.method != http.MethodHead {
-		list, err := io.ReadAll(io.LimitReader(body, resp.ContentLength))
-		for line := range bytes.Lines(list) {
+		for line := range bytes.Lines(readAhead(resp)) {
 			mark(strings.TrimSpace(string(line)))
-		}
-		body = io.MultiReader(bytes.NewReader(list), body)
-		if err != nil {
-			body = io.MultiReader(bytes.NewReader(list), failing{err})
 		}
 	}
 	if links != nil {
 		resp.Header[openField] = links
 	}
+}
+
+// readAhead reads a reply's whole body and puts it back, with the error that ended it.
+func readAhead(resp *http.Response) []byte {
+	body, err := io.ReadAll(resp.Body)
+	resp.Body = &readBody{Closer: resp.Body, left: bytes.NewReader(body), err: err}
 	return body
 }
 
-// failing is a body that could not be read further.
-type failing struct{ err error }
+// readBody is a body that has been read.
+type readBody struct {
+	io.Closer
+	left *bytes.Reader
+	err  error // after it; nil is the end
+}
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+func (b *readBody) Read(p []byte) (int, error) {
+	n, err := b.left.Read(p)
+	if err == io.EOF && b.err != nil {
+		err = b.err
+	}
+	return n, err
+}
 
 func isURIList(resp *http.Response) bool {
 	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))

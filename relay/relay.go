@@ -9,9 +9,12 @@
 //	  3' last hop: streams of package mux              exit.go
 //	     look the name up, once for each circuit       names.go
 //	     judge by policy, dial                         dial.go, eyeballs.go, machine.go
+//	     or make an HTTP request there                 http.go
+//	     and open the links of the page that it got    prefetch.go
 //	     or tell what the name stands for              resolve.go
 //	     or return what an authority measures with     echo.go
 //	before it stops: let circuits end                  drain.go
+//	what it counts for its operator                    stats.go
 //	its onion keys, and what outlives the process      keys.go, store.go
 //
 // A relay dials no relay that is not in its consensus, and no destination that its policy does not allow
@@ -126,7 +129,9 @@ type Relay struct {
 	circuits  atomic.Int64
 	exits     atomic.Int64 // connections to destinations
 	lookups   atomic.Int64 // streams of kind resolve
+	heads     atomic.Int64 // requests of kind http that are being read
 	echoes    atomic.Int64 // streams that authorities measure with
+	counters  counters
 
 	alive context.Context // ends with Run
 	kill  context.CancelFunc
@@ -159,6 +164,7 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.dialer = newDialer(&r.cfg)
 	r.dialer.policy = r.policy.Load
+	r.dialer.results = &r.counters.dials
 	r.node, err = link.NewNode(link.Config{
 		Conn: cfg.Conn, Identity: cfg.Identity, Log: r.log,
 		Known:     func(id wire.ID) bool { return r.follower.Known(id) || r.isAuthority(id) },

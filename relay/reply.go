@@ -9,29 +9,27 @@ import (
 	"strings"
 
 	"torproxy/wire"
+	"torproxy/wire/mux"
 )
 
-// reply sends the destination's reply to the client, its body as it comes.
-func (x *exchange) reply(resp *http.Response) (reason wire.Reason) {
+// reply sends a destination's reply, whose header has been stripped, down a stream: its head, its body as it
+// comes, FIN. The caller closes the body and the stream; reason says what went wrong with either.
+func reply(st *mux.Stream, resp *http.Response, method string) (reason wire.Reason) {
 	if resp.StatusCode < 200 || resp.StatusCode > 999 {
 		return wire.ReasonReset
 	}
 	body := io.Reader(resp.Body)
-	strip(resp.Header)
-	if !x.req.navigation {
-		body = markOpen(resp, x.stream.Target(), x.req)
-	}
-	sized := frame(resp, x.req.method)
-	if _, err := x.write(appendHead(nil, resp.StatusCode, resp.Status, resp.Header)); err != nil {
-		return wire.ReasonReset
-	}
-	if !sized {
+	if !frame(resp, method) {
 		body = &chunker{body: body, trailer: resp.Trailer}
 	}
-	if _, err := x.stream.ReadFrom(body); err != nil {
+	st.Connect() // the destination has answered
+	if _, err := st.Write(appendHead(nil, resp.StatusCode, resp.Status, resp.Header)); err != nil {
+		return wire.ReasonReset
+	}
+	if _, err := st.ReadFrom(body); err != nil {
 		return wire.ReasonReset // cut short: FIN would say that this was all
 	}
-	x.stream.CloseWrite()
+	st.CloseWrite()
 	return 0
 }
 

@@ -3,6 +3,7 @@ package relay
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"torproxy/wire"
 )
 
 // request is the HTTP request of one stream, as the client's front door sent it (RFC 9112). It is read
@@ -27,6 +30,9 @@ type request struct {
 
 	// navigation says that a browser loads a page to show: it follows by itself what the reply asks it to.
 	navigation bool
+
+	// prefetch says that the reply will be shown as a page, whose links the client wants opened.
+	prefetch bool
 }
 
 // errRequest is what every malformed request wraps.
@@ -192,6 +198,7 @@ func (q *request) takeConnection() error {
 		return malformed("upgrade of a request that is no GET or has a body")
 	}
 	q.navigation = q.header.Get("Sec-Fetch-Dest") == "document" || q.header.Get("Sec-Fetch-Mode") == "navigate"
+	q.prefetch = q.header.Get(wire.HeaderPrefetch) == wire.PrefetchPage
 	strip(q.header)
 	return nil
 }
@@ -218,6 +225,23 @@ func (q *request) url(authority string) *url.URL {
 	}
 	u.Opaque = "//" + q.host + q.target // absolute form, which servers must take (RFC 9112, section 3.2.2)
 	return u
+}
+
+// outgoing makes the request that goes to authority.
+func (q *request) outgoing(ctx context.Context, authority string, body io.ReadCloser) *http.Request {
+	if _, ok := q.header["User-Agent"]; !ok {
+		q.header["User-Agent"] = nil // else net/http gives its own
+	}
+	if q.upgrade {
+		q.header.Set("Connection", "Upgrade")
+		q.header.Set("Upgrade", "websocket")
+	}
+	out := &http.Request{
+		Method: q.method, URL: q.url(authority), Host: q.host, Header: q.header,
+		Body: body, ContentLength: q.length, Trailer: q.trailer,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	return out.WithContext(ctx)
 }
 
 // body returns the request's body, which is read from r.

@@ -13,15 +13,14 @@ import (
 // serveResolve answers a stream of kind resolve (section 4.1 of SPEC.md): the addresses of a name, IPv4
 // first, or the names of an address. What the policy lets nobody reach is not told either: a resolver knows
 // the names of the networks that it stands in, and they are no stranger's business.
-func (h *lastHop) serveResolve(st *mux.Stream) {
+func (h *lastHop) serveResolve(st *mux.Stream) (reason wire.Reason) {
 	r := h.relay
 	if trace := r.cfg.Trace.Begin; trace != nil {
 		trace(st.Target())
 	}
 	defer r.lookups.Add(-1)
 	if r.lookups.Add(1) > maxLookups {
-		st.End(wire.ReasonResourceLimit)
-		return
+		return wire.ReasonResourceLimit
 	}
 	ctx, cancel := context.WithCancel(h.ctx)
 	defer cancel()
@@ -32,13 +31,13 @@ func (h *lastHop) serveResolve(st *mux.Stream) {
 		reason = wire.ReasonDNS // no name among them that can be told
 	}
 	if reason != 0 {
-		st.End(reason)
-		return
+		return reason
 	}
 	st.Connect()
 	if _, err := st.Write(packed); err == nil {
 		st.CloseWrite()
 	}
+	return 0
 }
 
 // resolve looks up a name, or the names of an address; reason says why there is no answer.

@@ -22,7 +22,8 @@ func (x *exchange) switchProtocols(resp *http.Response) wire.Reason {
 	strip(resp.Header)
 	resp.Header.Set("Connection", "Upgrade")
 	resp.Header.Set("Upgrade", "websocket")
-	if _, err := x.write(appendHead(nil, resp.StatusCode, resp.Status, resp.Header)); err != nil {
+	x.stream.Connect()
+	if _, err := x.stream.Write(appendHead(nil, resp.StatusCode, resp.Status, resp.Header)); err != nil {
 		return wire.ReasonReset
 	}
 	p := &pipe{st: x.stream, in: x.in}

@@ -47,8 +47,17 @@ type dialError struct{ reason wire.Reason }
 
 func (e *dialError) Error() string { return "relay: " + e.reason.String() }
 
-// dial makes a connection for the pool. net/http goes on dialling when the request that wanted it is gone,
-// for the next one; it ends with the circuit.
+// wanting is where a dial finds the context of the request that wants it.
+type wanting struct{}
+
+// roundTrip sends a request, whose context ends with the circuit at the latest, and returns the reply.
+func (w *web) roundTrip(req *http.Request) (*http.Response, error) {
+	return w.transport.RoundTrip(req.WithContext(context.WithValue(req.Context(), wanting{}, req.Context())))
+}
+
+// dial makes a connection for the pool. net/http would go on with it when the request that wanted it is
+// gone, for the next one. But a client may have any number of streams one behind the other, and must not
+// have as many connections on their way: so it ends with its request.
 func (w *web) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	if !w.begin() {
 		return nil, context.Canceled
@@ -61,7 +70,7 @@ func (w *web) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(w.hop.ctx, cancel)()
+	defer context.AfterFunc(ctx.Value(wanting{}).(context.Context), cancel)()
 	conn, reason := r.dialer.dial(ctx, w.hop.names, address)
 	if conn == nil {
 		r.exits.Add(-1)
@@ -115,11 +124,11 @@ func (w *web) close() {
 // until it is a byte pipe.
 type webConn struct {
 	net.Conn
-	web   *web
-	user  atomic.Pointer[exchange] // who uses it, or did so last
-	piped atomic.Bool
-	quiet atomic.Bool // it has failed because nothing moved
-	once  sync.Once
+	web    *web
+	user   atomic.Pointer[exchange] // who uses it, or did so last
+	piped  atomic.Bool
+	quiet  atomic.Bool // it has failed because nothing moved
+	closed atomic.Bool
 }
 
 func (c *webConn) Read(p []byte) (int, error) {
@@ -155,13 +164,13 @@ func (c *webConn) pipe() {
 }
 
 func (c *webConn) Close() error {
-	c.once.Do(func() {
+	if c.closed.CompareAndSwap(false, true) {
 		c.web.release(c)
 		c.web.hop.relay.exits.Add(-1)
 		if x := c.user.Load(); x != nil {
 			x.lost(c)
 		}
-	})
+	}
 	return c.Conn.Close()
 }
 

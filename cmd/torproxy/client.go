@@ -72,6 +72,7 @@ func runClient(ctx context.Context, o options, out *output) error {
 	}
 	c.proxy, err = proxy.New(proxy.Config{
 		Network: c.network, Hops: int(o.hops), IsolateDestinations: o.isolateDest,
+		Exit: o.relays.exit, Exclude: o.relays.exclude,
 		Listeners: &c.listeners, Progress: c.progress, Log: c.log,
 	})
 	if err != nil {

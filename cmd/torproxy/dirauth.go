@@ -32,6 +32,7 @@ type dirauthOptions struct {
 	dir        string
 	listen     udpAddress
 	passphrase string
+	metrics    metricsAddress
 	systemd    bool
 }
 
@@ -60,6 +61,7 @@ func newDirauth(out *output) *cobra.Command {
 	f.StringVar(&o.dir, "dir", "", "the authority's `DIR`")
 	f.Var(&o.listen, "listen", "listen on UDP `ADDRESS` in place of DIR/listen's, as behind a router")
 	f.StringVar(&o.passphrase, "passphrase-file", "", "the passphrase of a sealed key is the first line of `FILE`")
+	addMetricsFlag(cmd, &o.metrics)
 	f.BoolVar(&o.systemd, "print-systemd", false, "print a unit for systemd, with these flags")
 	addOutputFlags(cmd, out)
 	cmd.MarkFlagDirname("dir")
@@ -125,6 +127,7 @@ type authority struct {
 	network *netdoc.Network
 	self    *netdoc.Authority
 	conn    *net.UDPConn
+	metrics *listener // nil: there are none
 	role    *dirauth.Authority
 	closers []func() error // in the order in which they were opened
 }
@@ -133,8 +136,15 @@ func runDirauth(ctx context.Context, o dirauthOptions, out *output, p *passphras
 	a := &authority{options: o, log: out.roleLog(), hangups: catchHangups()}
 	defer a.hangups.stop()
 	defer a.close()
-	if err := a.open(p); err != nil {
+	err := a.open(p)
+	if err == nil {
+		a.metrics, err = listenMetrics(ctx, o.metrics, a.log)
+	}
+	if err != nil {
 		return err
+	}
+	if a.metrics != nil {
+		a.closers = append(a.closers, a.metrics.Close)
 	}
 	if !out.quiet {
 		fmt.Fprintf(out.stdout, "%s of network %s, one of %d, listens on %v\n", a.self.Nickname, a.network.Name, len(a.network.Authorities), boundTo(a.conn))
@@ -142,6 +152,7 @@ func runDirauth(ctx context.Context, o dirauthOptions, out *output, p *passphras
 	notifySupervisor(a.log, notifyReady)
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.role.Run(running) })
+	g.Go(func() error { return serveMetrics(running, a.metrics, metricsHandler("dirauth", a.collect)) })
 	g.Go(func() error { return a.hangups.run(running, a.reload) })
 	g.Go(func() error {
 		<-running.Done()

@@ -95,7 +95,8 @@ type getting struct {
 
 	url       *url.URL // to be asked for
 	redirects int
-	began     time.Time // of the last request
+	started   time.Time // when the first request began
+	began     time.Time // when the last one did
 	headed    time.Time // when its answer's head was there
 }
 
@@ -106,7 +107,7 @@ func runGet(ctx context.Context, o getOptions, link browser.Link, ask *passphras
 	}
 	u.Fragment = ""
 	door := newAPI(o.http)
-	g := &getting{options: o, output: out, api: door, transport: newTransport(door.at), site: siteOf(u), url: u}
+	g := &getting{options: o, output: out, api: door, transport: newTransport(door.at), site: siteOf(u), url: u, started: time.Now()}
 	g.login = &login{user: o.user, ask: ask, say: out}
 	defer g.transport.CloseIdleConnections()
 	for range maxRequests {

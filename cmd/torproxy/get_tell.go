@@ -21,14 +21,14 @@ func (g *getting) tell(ctx context.Context, answer *http.Response, bytes int64) 
 	}
 	all, err := g.api.why(ctx, g.url.Hostname())
 	if err == nil {
-		if circuit, path := carrier(all, siteOf(g.url).target(), g.began); circuit != "" {
+		if circuit, path := carrier(all, siteOf(g.url).target(), g.started); circuit != "" {
 			g.say("through circuit %s: %s", printable(circuit), printable(strings.Join(append(append([]string{"this machine"}, path...), g.url.Host), ", ")))
 		}
 	}
 	g.say("first byte after %v, all after %v", g.headed.Sub(g.began).Round(time.Millisecond), time.Since(g.began).Round(time.Millisecond))
 }
 
-// carrier finds the circuit of the newest request for a target that began after ours did, and its relays. The
+// carrier finds the circuit of the newest connection to a target that began after get did, and its relays. The
 // times are of one machine's clock, those of the API in milliseconds.
 func carrier(all []frontdoor.Why, target string, began time.Time) (circuit string, path []string) {
 	for _, w := range all {

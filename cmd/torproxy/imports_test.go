@@ -31,7 +31,7 @@ const order = `
 
 	# The three roles never import one another.
 	relay/pagelinks: golang.org/x/net/html golang.org/x/net/html/atom github.com/tdewolff/parse/v2 github.com/tdewolff/parse/v2/css
-	relay:   wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
+	relay:   relay/pagelinks wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate golang.org/x/sys/windows
 	dirauth: wire wire/onion wire/netdoc wire/mux wire/link wire/directory golang.org/x/sync/errgroup golang.org/x/time/rate github.com/fxamacker/cbor/v2 go.etcd.io/bbolt go.etcd.io/bbolt/errors
 
 	pure proxy/guard: wire wire/netdoc
@@ -39,7 +39,7 @@ const order = `
 	pure proxy/timing:
 	pure proxy/need:
 	proxy/circuit:    wire wire/onion wire/netdoc wire/mux wire/link
-	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/timing proxy/need proxy/circuit golang.org/x/sync/errgroup
+	proxy:            wire wire/onion wire/netdoc wire/mux wire/link wire/directory proxy/route proxy/guard proxy/timing proxy/need proxy/circuit golang.org/x/sync/errgroup
 
 	# The fronts know nothing of circuits: they dial by a function.
 	proxy/socks:     wire github.com/armon/go-socks5
@@ -51,7 +51,7 @@ const order = `
 	cmd/torproxy/internal/browser: cmd/torproxy/internal/state golang.org/x/net/idna
 	cmd/torproxy/internal/echo:    golang.org/x/net/netutil
 
-	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state cmd/torproxy/internal/browser cmd/torproxy/internal/echo github.com/icholy/digest github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
+	cmd/torproxy: wire wire/netdoc wire/link wire/directory relay dirauth proxy proxy/route proxy/socks proxy/frontdoor proxy/localnet cmd/torproxy/internal/state cmd/torproxy/internal/browser cmd/torproxy/internal/echo github.com/icholy/digest github.com/VictoriaMetrics/metrics golang.org/x/net/netutil github.com/spf13/cobra github.com/fxamacker/cbor/v2 github.com/lmittmann/tint golang.org/x/sync/errgroup golang.org/x/term
 `
 
 // impure is what pure packages do not import, with all below it.

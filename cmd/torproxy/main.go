@@ -22,6 +22,7 @@
 //	network.go     make a network's files; network_show.go, look at it
 //	dirauth.go     an authority's run; passphrase.go, for its key
 //	relay.go       one or several relays' run; relay_member.go, what one of them tells and reads again
+//	metrics.go     what they tell Prometheus, with relay_metrics.go and dirauth_metrics.go; METRICS.md has the names
 //	role.go        what both have in common; notify.go and systemd.go for their supervisor
 //
 // Exit codes: 0 done, which for the client is being stopped by SIGINT or SIGTERM; 1 failed; 2 wrong usage:

@@ -70,5 +70,6 @@ func firefox(remoteNames, url string) string {
 var browserUses = []use{
 	{name: "Chromium, SOCKS", script: chromiumHeadless + `--proxy-server=socks5://$S --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
 	{name: "Chromium, front door", script: chromiumHeadless + `--proxy-server=http://$H --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
+	{name: "Chromium, proxy.pac", script: chromiumHeadless + `--proxy-pac-url=http://$H/proxy.pac --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
 	{name: "Firefox", script: firefox("true", "http://browser.test/"), says: `Firefox/`},
 }

@@ -233,6 +233,7 @@ var plainUses = []use{
 	{name: "curl, TLS", script: `curl -q -sS -k -x socks5h://$S https://a5.test/`, says: byExit("a5.test")},
 	{name: "curl, a proxy behind it", script: `curl -q -sS --preproxy socks5h://$S -x http://a6.test:8081 http://web.test/`, says: `^web\.test by exit`},
 	{name: "curl, front door", script: `curl -q -sS -x http://$H http://a7.test/`, says: byExit("a7.test")},
+	{name: "curl http_proxy", script: `http_proxy=http://$H curl -q -sS http://a11.test/`, says: byExit("a11.test")},
 	{name: "curl, front door, TLS", script: `curl -q -sS -k -x http://$H https://a8.test/`, says: byExit("a8.test")},
 	{name: "curl, front door, CONNECT", script: `curl -q -sS --proxytunnel -x http://$H http://a9.test/`, says: byExit("a9.test")},
 	{name: "curl, a large upload", script: `head -c 4000000 /dev/zero | curl -q -sS --data-binary @- -x socks5h://$S http://a10.test/`, says: byExit("a10.test")},

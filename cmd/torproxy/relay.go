@@ -42,6 +42,7 @@ type relayOptions struct {
 	count      int
 	dataDir    string
 	drain      time.Duration
+	metrics    metricsAddress
 	systemd    bool
 }
 
@@ -98,6 +99,7 @@ func newRelay(out *output) *cobra.Command {
 	f.IntVar(&o.count, "count", 1, "run `N` relays: on N ports, with names and directories numbered from 1")
 	f.StringVar(&o.dataDir, "data-dir", "", "keep its keys in `DIR`")
 	f.DurationVar(&o.drain, "drain", defaultDrain, "how long circuits have to end when it stops (`TIME`)")
+	addMetricsFlag(cmd, &o.metrics)
 	f.BoolVar(&o.systemd, "print-systemd", false, "print a unit for systemd, with these flags")
 	addOutputFlags(cmd, out)
 	cmd.MarkFlagFilename("network", "json")
@@ -188,6 +190,7 @@ type relays struct {
 	network *netdoc.Network
 	policy  netdoc.Policy
 	members []*member
+	metrics *listener // nil: there are none
 }
 
 // member is one relay.
@@ -217,6 +220,10 @@ func runRelays(ctx context.Context, o relayOptions, out *output) error {
 		if err := r.make(i); err != nil {
 			return err
 		}
+	}
+	var err error
+	if r.metrics, err = listenMetrics(ctx, o.metrics, r.log); err != nil {
+		return err
 	}
 	r.announce()
 	if err := r.serve(ctx); err != nil && ctx.Err() == nil {
@@ -300,6 +307,9 @@ func (m *member) openState(path string) error {
 
 // close completes the state of all.
 func (r *relays) close() {
+	if r.metrics != nil {
+		r.metrics.Close()
+	}
 	for _, m := range r.members {
 		m.close()
 	}
@@ -376,6 +386,7 @@ func (r *relays) serve(ctx context.Context) error {
 		g.Go(func() error { return m.relay.Run(running) })
 		g.Go(func() error { return m.watch(running) })
 	}
+	g.Go(func() error { return serveMetrics(running, r.metrics, metricsHandler("relay", r.collect)) })
 	g.Go(func() error { return r.hangups.run(running, r.reload) })
 	g.Go(func() error {
 		defer stop()

@@ -57,7 +57,15 @@ func (o *output) log() (client, network *slog.Logger) {
 		level = slog.LevelDebug
 	}
 	o.level.Set(level)
-	return o.logger(&o.level), o.logger(level)
+	return o.forLibraries(o.logger(&o.level)), o.logger(level)
+}
+
+// forLibraries makes l also the logger of what libraries print with package log, at debug level: net/http
+// prints there what a destination has sent unasked.
+func (o *output) forLibraries(l *slog.Logger) *slog.Logger {
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+	slog.SetDefault(l)
+	return l
 }
 
 // attend lets warnings of the client's parts be logged too.
@@ -70,14 +78,14 @@ func (o *output) attend() {
 // roleLog returns the logger of a relay or an authority, whose log is what it has to say: changes, and
 // with -v every step.
 func (o *output) roleLog() *slog.Logger {
+	level := slog.LevelInfo
 	switch {
 	case o.quiet:
-		return o.logger(slog.LevelError)
+		level = slog.LevelError
 	case o.verbose > 0:
-		return o.logger(slog.LevelDebug)
-	default:
-		return o.logger(slog.LevelInfo)
+		level = slog.LevelDebug
 	}
+	return o.forLibraries(o.logger(level))
 }
 
 func (o *output) logger(level slog.Leveler) *slog.Logger {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"log"
 	"log/slog"
 	"strings"
 	"testing"
@@ -112,7 +113,8 @@ func TestLogLevels(t *testing.T) {
 		{"-vv", &output{verbose: 2}, slog.LevelDebug, slog.LevelDebug, slog.LevelDebug},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.output.stderr = newScreen(new(bytes.Buffer))
+			said := new(bytes.Buffer)
+			c.output.stderr = newScreen(said)
 			client, network := c.output.log()
 			least := func(l *slog.Logger) slog.Level {
 				for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
@@ -126,6 +128,10 @@ func TestLogLevels(t *testing.T) {
 			c.output.attend()
 			if later, embeds := least(client), least(network); starting != c.starting || later != c.later || embeds != c.embeds {
 				t.Errorf("got %v, %v, %v", starting, later, embeds)
+			}
+			log.Print("from a library")
+			if shown := strings.Contains(said.String(), "from a library"); shown != (c.later == slog.LevelDebug) {
+				t.Errorf("what libraries print is shown: %v", shown)
 			}
 		})
 	}

@@ -9,14 +9,13 @@ import (
 	"torproxy/proxy/socks"
 )
 
-// request is what a program asked one of the ports for, as the proxy is asked: the flags and the user name
-// together say which relays it may use. The error is parseUserName's.
+// request is what a program asked one of the ports for, as the proxy is asked; the user name may say which
+// relays it wants. The error is parseUserName's.
 func (c *client) request(target, label, user string) (proxy.Request, error) {
-	own, err := parseUserName(user)
+	relays, err := parseUserName(user)
 	if err != nil {
 		return proxy.Request{}, err
 	}
-	relays := own.or(c.options.relays)
 	return proxy.Request{Target: target, Isolation: label, Exit: relays.exit, Exclude: relays.exclude}, nil
 }
 

@@ -34,6 +34,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	// A flag before --json that is wrong ends the parsing before --json is seen.
 	out.json = out.json || slices.Contains(args, "--json")
 	f := failureOf(err)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		f = &failure{code: codeFailed, what: "interrupted", err: err}
+	}
 	out.reporter().failed(f)
 	return f.exit()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -55,6 +56,7 @@ func pretendBrowser() {
 //	ends CODE                   wait until it has ended, with this exit code
 //	hangup                      send it SIGHUP
 //	ports NAME...               call free UDP addresses of 127.0.0.1 $NAME
+//	fetch URL FILE              get a page, which must be there, and write it to a file
 //	occupy                      take a free port of 127.0.0.1 and call the address $taken
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -74,6 +76,7 @@ func TestScripts(t *testing.T) {
 			"hangup":    func(ts *testscript.TestScript, _ bool, _ []string) { signalTo(ts, syscall.SIGHUP) },
 			"ends":      ends,
 			"ports":     ports,
+			"fetch":     fetch,
 			"occupy":    occupy,
 		},
 	})
@@ -253,6 +256,18 @@ func ports(ts *testscript.TestScript, _ bool, args []string) {
 		defer conn.Close() // all of them are different
 		ts.Setenv(name, conn.LocalAddr().String())
 	}
+}
+
+func fetch(ts *testscript.TestScript, _ bool, args []string) {
+	answer, err := direct().Get(args[0])
+	ts.Check(err)
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	if answer.StatusCode != http.StatusOK {
+		ts.Fatalf("%s: %s", args[0], answer.Status)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o600))
 }
 
 func occupy(ts *testscript.TestScript, _ bool, _ []string) {

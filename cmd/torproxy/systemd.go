@@ -23,7 +23,7 @@ type unit struct {
 
 var relayUnit = unit{
 	name: "torproxy-relay", what: "torproxy relay",
-	flags:    []string{"network", "listen", "advertise", "nickname", "exit-policy", "exit-policy-file", "count", "drain"},
+	flags:    []string{"network", "listen", "advertise", "nickname", "exit-policy", "exit-policy-file", "count", "drain", "metrics"},
 	dirFlag:  "data-dir",
 	defaults: [][]string{{"network", "/etc/torproxy/network.json"}, {"listen", "0.0.0.0:9001"}, {"advertise", "192.0.2.1:9001"}},
 	note:     "Look at --network, --listen and --advertise, which is the address that others reach.",
@@ -32,7 +32,7 @@ var relayUnit = unit{
 
 var dirauthUnit = unit{
 	name: "torproxy-dirauth", what: "torproxy directory authority",
-	flags:   []string{"listen", "passphrase-file"},
+	flags:   []string{"listen", "passphrase-file", "metrics"},
 	dirFlag: "dir",
 	note:    "Copy what torproxy network new has made for this authority to /var/lib/torproxy-dirauth first.",
 }

@@ -58,13 +58,3 @@ func parseUserName(user string) (relayChoice, error) {
 	}
 	return c, nil
 }
-
-// or fills in what general has and c does not say: the more particular exit counts, and what either
-// excludes is excluded.
-func (c relayChoice) or(general relayChoice) relayChoice {
-	if c.exit == nil {
-		c.exit = general.exit
-	}
-	c.exclude = append(c.exclude[:len(c.exclude):len(c.exclude)], general.exclude...)
-	return c
-}

@@ -78,30 +78,3 @@ func FuzzUserName(f *testing.F) {
 		}
 	})
 }
-
-// TestRelayChoiceOr: the program's own exit counts, and everything that is excluded is.
-func TestRelayChoiceOr(t *testing.T) {
-	parse := func(s string) relayChoice {
-		c, err := parseUserName(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	for _, c := range []struct{ own, general, exit, exclude string }{
-		{"", "", "", ""},
-		{"ann", "exit=a+exclude=b", "a", "b"},
-		{"exit=x", "exit=a+exclude=b", "x", "b"},
-		{"exclude=y", "exit=a+exclude=b", "a", "b,y"},
-		{"exit=x+exclude=y", "", "x", "y"},
-	} {
-		general := parse(c.general)
-		got := parse(c.own).or(general)
-		if got.exit.String() != c.exit || got.exclude.String() != c.exclude {
-			t.Errorf("%q or %q: exit %v, exclude %v", c.own, c.general, got.exit, got.exclude)
-		}
-		if len(general.exclude) > 0 && &got.exclude[0] == &general.exclude[0] && len(got.exclude) > 1 {
-			t.Errorf("%q or %q: the general list is written to", c.own, c.general)
-		}
-	}
-}

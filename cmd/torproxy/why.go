@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -40,6 +41,7 @@ func newWhy(out *output) *cobra.Command {
 	}
 	cmd.Flags().SortFlags = false
 	addDoorFlag(cmd, &at)
+	cmd.Flags().BoolVar(&out.json, "json", false, "print the list as JSON, empty if nothing is known")
 	return cmd
 }
 
@@ -57,6 +59,13 @@ func hostOf(s string) string {
 func runWhy(ctx context.Context, a *api, out *output, host string) error {
 	all, err := a.why(ctx, host)
 	if err != nil {
+		return err
+	}
+	if out.json {
+		err := json.NewEncoder(out.stdout).Encode(frontdoor.List[frontdoor.Why](all))
+		if err == nil && len(all) == 0 {
+			err = errSaidNo
+		}
 		return err
 	}
 	if len(all) == 0 {

@@ -64,7 +64,9 @@ type guard struct {
 	delay   time.Duration // between the last failure and retry
 	silent  int           // builds without an answer, one after another
 	pending int           // attempts under way
+	dial    uint64        // turn in which the dial began that they share; 0: none may be under way
 	tried   time.Time     // the last one's beginning
+	tally   tally
 }
 
 // reach is what is known of a guard's being there.

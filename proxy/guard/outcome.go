@@ -23,6 +23,7 @@ func (s *State) Built(a *Attempt, now time.Time) Verdict {
 		return Discard
 	}
 	s.alive(g)
+	g.tally.count(true)
 	a.waits = now
 	return s.Check(a, now)
 }
@@ -32,6 +33,7 @@ func (s *State) Built(a *Attempt, now time.Time) Verdict {
 func (s *State) Answered(a *Attempt, now time.Time) {
 	if g := s.end(a, now); g != nil {
 		s.alive(g)
+		g.tally.count(false)
 	}
 }
 
@@ -49,6 +51,7 @@ func (s *State) Silent(a *Attempt, now time.Time) {
 	if g == nil {
 		return
 	}
+	g.tally.count(false)
 	if g.silent++; g.silent >= silentLimit {
 		g.silent = silentLimit - 1 // once more suffices, until it answers
 		s.fail(g, a)
@@ -69,18 +72,22 @@ func (s *State) end(a *Attempt, now time.Time) *guard {
 	if g == nil || g.pending == 0 {
 		return nil
 	}
-	g.pending--
+	if g.pending--; g.pending == 0 {
+		g.dial = 0
+	}
 	return g
 }
 
 func (s *State) alive(g *guard) {
 	s.answered(g)
+	g.dial = 0
 	s.blockade = false
 	g.reach, g.silent = yes, 0
 	g.retry, g.delay = time.Time{}, 0
 }
 
 func (s *State) fail(g *guard, a *Attempt) {
+	g.dial = 0
 	if a.turn < s.net.up {
 		return // the network was not known to be there: the next attempt counts
 	}
@@ -116,7 +123,7 @@ func (s *State) Check(a *Attempt, now time.Time) Verdict {
 	s.advance(now)
 	g := s.find(a.id)
 	switch {
-	case g == nil || g.relay == nil:
+	case g == nil || !g.listed():
 		return Discard
 	case !s.blocked(a):
 		s.confirm(g)

@@ -14,7 +14,7 @@ type Attempt struct {
 	Relay *netdoc.Relay
 
 	id     wire.ID
-	turn   uint64    // when it began
+	turn   uint64    // when it began, or the attempt whose dial it shares
 	better []wire.ID // guards that would rather have been taken; none: the circuit need not wait for any
 	done   bool
 	waits  time.Time // since when its circuit has been waiting
@@ -52,21 +52,12 @@ func (s *State) PickBeside(late *Attempt, fits func(*netdoc.Relay) bool, now tim
 
 func (s *State) pick(late *Attempt, fits func(*netdoc.Relay) bool, now time.Time) (*Attempt, error) {
 	s.advance(now)
-	p := pick{s: s, late: late, until: now.Add(otherRetryMax)}
-	for _, g := range s.ranked() {
-		if g.keyless.IsZero() {
-			if fits == nil || fits(g.relay) {
-				p.fitting = append(p.fitting, g)
-			}
-		} else if s.isPrimary(g) && now.Before(g.keyless.Add(keyPatience)) {
-			p.fitting = append(p.fitting, g) // its key is on its way
-		}
+	p := search{s: s, late: late, fits: fits, until: now.Add(otherRetryMax)}
+	if i := p.choose(); i >= 0 {
+		return s.begin(p.fitting[i], p.fitting[:i]), nil
 	}
 	if len(p.fitting) == 0 {
 		return nil, nil
-	}
-	if i := p.choose(); i >= 0 {
-		return s.begin(p.fitting[i], p.fitting[:i]), nil
 	}
 	if late == nil && s.allFail() {
 		s.endRound(true)
@@ -78,19 +69,25 @@ func (s *State) pick(late *Attempt, fits func(*netdoc.Relay) bool, now time.Time
 	return nil, &WaitError{Until: p.until, Down: s.Down(), Now: now}
 }
 
-// pick is one search for a guard.
-type pick struct {
+// search is one search for a guard.
+type search struct {
 	s       *State
 	late    *Attempt // nil: none
-	fitting []*guard // the best first
+	fits    func(*netdoc.Relay) bool
+	fitting []*guard // those seen so far, the best first
 	until   time.Time
 	waits   bool // what is heard of an attempt under way decides
 }
 
-// choose returns the position of the guard to take, -1 if there is none.
-func (p *pick) choose() int {
+// choose returns the position of the guard to take among those that fit, -1 if there is none.
+func (p *search) choose() int {
 	s := p.s
-	for i, g := range p.fitting {
+	for _, g := range s.ranked() {
+		if !p.suits(g) {
+			continue
+		}
+		i := len(p.fitting)
+		p.fitting = append(p.fitting, g)
 		switch {
 		case !g.keyless.IsZero():
 			p.wait(g.keyless.Add(keyPatience))
@@ -105,25 +102,34 @@ func (p *pick) choose() int {
 			return i
 		case g.pending > 0 && s.now.Before(g.tried.Add(exploreAlone)):
 			p.wait(g.tried.Add(exploreAlone))
-		case s.isPrimary(g) && g.pending == 0:
+		case s.isPrimary(g):
 			return i // another attempt at one that failed, one at a time
-		case s.isPrimary(g) || p.waits || !s.mayWalk():
-		case g.pending == 0:
+		case p.waits || !s.mayWalk():
+		case g.idle(s.now):
 			return i
 		}
 	}
 	return p.leastRecent()
 }
 
+// suits reports whether a guard fits, as far as can be told: a primary whose onion key is on its way is taken
+// to fit.
+func (p *search) suits(g *guard) bool {
+	if g.keyless.IsZero() {
+		return p.fits == nil || p.fits(g.relay)
+	}
+	return p.s.isPrimary(g) && p.s.now.Before(g.keyless.Add(keyPatience))
+}
+
 // leastRecent returns, when the network seems to be down and a guard that is no primary is due, the one that
 // has not been tried for longest.
-func (p *pick) leastRecent() int {
+func (p *search) leastRecent() int {
 	if p.waits || p.s.net.rounds == 0 || !p.s.mayWalk() {
 		return -1
 	}
 	oldest := -1
 	for i, g := range p.fitting {
-		if !p.s.isPrimary(g) && g.pending == 0 && (oldest < 0 || g.tried.Before(p.fitting[oldest].tried)) {
+		if !p.s.isPrimary(g) && g.idle(p.s.now) && (oldest < 0 || g.tried.Before(p.fitting[oldest].tried)) {
 			oldest = i
 		}
 	}
@@ -131,20 +137,27 @@ func (p *pick) leastRecent() int {
 }
 
 // wait has the search end without a guard that has not answered yet.
-func (p *pick) wait(until time.Time) {
+func (p *search) wait(until time.Time) {
 	p.waits = true
 	p.until = earlier(p.until, until)
 }
 
+// idle reports whether nothing is under way at a guard. An attempt whose end is not told is given up for lost.
+func (g *guard) idle(now time.Time) bool { return g.pending == 0 || now.Sub(g.tried) > waitLifetime }
+
 func (s *State) begin(g *guard, better []*guard) *Attempt {
 	s.turn++
-	a := &Attempt{Relay: g.relay, id: g.id, turn: s.turn}
+	a := &Attempt{Relay: g.relay, id: g.id}
 	for _, b := range better {
 		a.better = append(a.better, b.id)
 	}
 	if !s.isPrimary(g) && g.reach != yes {
 		s.walked()
 	}
+	if g.dial == 0 {
+		g.dial = s.turn
+	}
+	a.turn = g.dial
 	g.pending++
 	g.tried = s.now
 	return a

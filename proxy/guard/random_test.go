@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -37,11 +38,7 @@ func (c *chaos) step() {
 	w := c.w
 	switch c.rnd.IntN(12) {
 	case 0, 1, 2, 3:
-		but := c.rnd.IntN(20)
-		a, err := w.s.Pick(func(r *netdoc.Relay) bool { return numberOf(r.ID)%20 != but }, w.now)
-		if a != nil && err == nil {
-			c.open = append(c.open, a)
-		}
+		c.begin()
 	case 4, 5, 6, 7:
 		c.end()
 	case 8:
@@ -56,6 +53,27 @@ func (c *chaos) step() {
 	}
 	if c.rnd.IntN(40) == 0 {
 		w.check()
+	}
+}
+
+// begin begins an attempt, perhaps beside one that is under way.
+func (c *chaos) begin() {
+	w := c.w
+	but := c.rnd.IntN(20)
+	fits := func(r *netdoc.Relay) bool { return numberOf(r.ID)%20 != but }
+	var late *Attempt
+	if len(c.open) > 0 && c.rnd.IntN(4) == 0 {
+		late = c.open[c.rnd.IntN(len(c.open))]
+	}
+	a, err := w.s.PickBeside(late, fits, w.now)
+	var wait *WaitError
+	switch {
+	case errors.As(err, &wait) && !wait.Until.After(w.now):
+		w.t.Errorf("wait until %v at %v", wait.Until, w.now)
+	case a != nil && (err != nil || !fits(a.Relay) || late != nil && a.id == late.id):
+		w.t.Errorf("guard %d beside %v, %v", numberOf(a.id), late, err)
+	case a != nil:
+		c.open = append(c.open, a)
 	}
 }
 
@@ -88,7 +106,7 @@ func (c *chaos) end() {
 
 func (c *chaos) upset() {
 	w := c.w
-	for n := range len(w.relays) {
+	for n := range 80 {
 		if c.rnd.IntN(10) == 0 {
 			w.dead[n] = !w.dead[n]
 		}
@@ -97,6 +115,13 @@ func (c *chaos) upset() {
 		}
 	}
 	w.off = c.rnd.IntN(4) == 0
+	for n := range 80 { // some come and some go
+		if w.relays[n] == nil && c.rnd.IntN(20) == 0 {
+			w.add(n)
+		} else if len(w.relays) > 1 && c.rnd.IntN(40) == 0 {
+			delete(w.relays, n)
+		}
+	}
 	if c.rnd.IntN(10) == 0 {
 		w.now = w.now.Add(time.Duration(c.rnd.Int64N(int64(4*time.Hour))) - 2*time.Hour)
 	}

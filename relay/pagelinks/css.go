@@ -209,7 +209,7 @@ func (s *styles) letters() {
 }
 
 func (s *styles) find(ref string, kind Kind) {
-	if l, ok := resolve(s.base, ref, kind); ok {
+	if l, ok := resolve(s.base, ref, kind, kind == Font); ok {
 		s.found(l)
 	}
 }

@@ -97,20 +97,27 @@ func (p *page) start(t html.Token) {
 		p.image(t)
 	case atom.Input:
 		if strings.EqualFold(attribute(t, "type"), "image") {
-			p.find(attribute(t, "src"), Image)
+			p.find(t, attribute(t, "src"), Image)
 		}
 	case atom.Video:
-		p.find(attribute(t, "poster"), Image)
+		p.find(t, attribute(t, "poster"), Image)
 	}
 	if css := attribute(t, "style"); strings.Contains(css, "(") {
 		CSS([]byte(css), p.base, p.found)
 	}
 }
 
-func (p *page) find(ref string, kind Kind) {
-	if l, ok := resolve(p.base, ref, kind); ok {
+// find tells of a link of an element. Modules and fonts are always shared between origins by the rules, all
+// else if the element says so.
+func (p *page) find(t html.Token, ref string, kind Kind) {
+	cors := has(t, "crossorigin") || kind == Font || t.DataAtom == atom.Script && isModule(t)
+	if l, ok := resolve(p.base, ref, kind, cors); ok {
 		p.found(l)
 	}
+}
+
+func isModule(t html.Token) bool {
+	return strings.EqualFold(strings.TrimSpace(attribute(t, "type")), "module")
 }
 
 // rebase follows the page's <base>.
@@ -135,17 +142,19 @@ func (p *page) link(t html.Token) {
 		case "alternate":
 			return // a stylesheet to choose, or the page in another form
 		case "stylesheet":
-			p.find(href, Style)
+			p.find(t, href, Style)
 			return
 		case "icon":
-			p.find(href, Image)
+			p.find(t, href, Image)
 			return
 		case "modulepreload":
-			p.find(href, Script)
+			if l, ok := resolve(p.base, href, Script, true); ok {
+				p.found(l)
+			}
 			return
 		case "preload":
 			if !has(t, "imagesrcset") {
-				p.find(href, preloaded(attribute(t, "as")))
+				p.find(t, href, preloaded(attribute(t, "as")))
 			}
 			return
 		}
@@ -175,7 +184,7 @@ func (p *page) script(t html.Token) {
 	}
 	switch kind := strings.ToLower(strings.TrimSpace(attribute(t, "type"))); {
 	case kind == "", kind == "module", strings.HasSuffix(kind, "/javascript"), strings.HasSuffix(kind, "/ecmascript"), strings.HasSuffix(kind, "/x-javascript"):
-		p.find(attribute(t, "src"), Script)
+		p.find(t, attribute(t, "src"), Script)
 	}
 }
 
@@ -195,7 +204,7 @@ func (p *page) image(t html.Token) {
 			src = ordinary
 		}
 	}
-	p.find(src, Image)
+	p.find(t, src, Image)
 }
 
 // plainest returns the candidate of a srcset for a resolution of one, "" if there is none; ok is false if the

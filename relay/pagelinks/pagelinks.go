@@ -10,6 +10,7 @@
 package pagelinks
 
 import (
+	"fmt"
 	"net/url"
 	"strings"
 )
@@ -41,10 +42,12 @@ func (k Kind) String() string {
 	}
 }
 
-// Link is something to open. URL is absolute, of scheme http, without a fragment.
+// Link is something to open. URL is absolute, of scheme http, without a fragment, and spelled as browsers
+// spell it where they ask for it; but for a bar or a caret in a path, which package url escapes.
 type Link struct {
 	URL  *url.URL
 	Kind Kind
+	CORS bool // browsers ask for it under the rules of the Fetch Standard for sharing between origins
 }
 
 // maxURL is the longest link that is followed, in bytes.
@@ -52,7 +55,7 @@ const maxURL = 2048
 
 // resolve makes a link of what stands in an attribute or a url(); ok is false for what is not to be opened:
 // another scheme, a user name, an anchor in the page itself, something that is no URL.
-func resolve(base *url.URL, ref string, kind Kind) (l Link, ok bool) {
+func resolve(base *url.URL, ref string, kind Kind, cors bool) (l Link, ok bool) {
 	ref = strings.Map(withoutBreaks, strings.Trim(ref, " \t\r\n\f"))
 	if ref == "" || ref[0] == '#' || len(ref) > maxURL {
 		return l, false
@@ -62,7 +65,26 @@ func resolve(base *url.URL, ref string, kind Kind) (l Link, ok bool) {
 		return l, false
 	}
 	u.Fragment, u.RawFragment = "", ""
-	return Link{URL: u, Kind: kind}, true
+	u.Host = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(u.Host), ":80"), ":")
+	u.RawQuery = spelled(u.RawQuery)
+	return Link{URL: u, Kind: kind, CORS: cors}, true
+}
+
+// spelled escapes what the URL Standard escapes in a query of http; package url leaves queries as they are.
+func spelled(query string) string {
+	odd := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"#<>'`, r) }
+	if !strings.ContainsFunc(query, odd) {
+		return query
+	}
+	var b strings.Builder
+	for _, c := range []byte(query) {
+		if odd(rune(c)) {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // withoutBreaks takes out what the URL Standard takes out of every URL.

@@ -12,10 +12,16 @@ import (
 
 var base, _ = url.Parse("http://site.test/dir/page.html?q=1")
 
-// links are what was found, as "kind URL".
+// links are what was found, as "kind URL", with "cors" where it is so but for fonts, which always are.
 type links []string
 
-func (l *links) found(k Link) { *l = append(*l, k.Kind.String()+" "+k.URL.String()) }
+func (l *links) found(k Link) {
+	text := k.Kind.String() + " " + k.URL.String()
+	if k.CORS && k.Kind != Font {
+		text += " cors"
+	}
+	*l = append(*l, text)
+}
 
 func TestHTML(t *testing.T) {
 	for _, c := range []struct {
@@ -36,7 +42,9 @@ func TestHTML(t *testing.T) {
 			links{"font http://site.test/dir/f.woff2", "other http://site.test/dir/d.json"}},
 		{"preload by size", `<link rel=preload as=image href=i.png imagesrcset="i.png 100w">`, nil},
 		{"module", `<link rel=modulepreload href=m.js><script type=module src=n.js></script>`,
-			links{"script http://site.test/dir/m.js", "script http://site.test/dir/n.js"}},
+			links{"script http://site.test/dir/m.js cors", "script http://site.test/dir/n.js cors"}},
+		{"crossorigin", `<script crossorigin src=s.js></script><img crossorigin=anonymous src=i.png><link rel=stylesheet href=a.css crossorigin>`,
+			links{"script http://site.test/dir/s.js cors", "image http://site.test/dir/i.png cors", "style http://site.test/dir/a.css cors"}},
 		{"script", `<script src="s.js?a=1&amp;b=2"></script>`, links{"script http://site.test/dir/s.js?a=1&b=2"}},
 		{"script of old browsers", `<script nomodule src=s.js></script>`, nil},
 		{"data in a script", `<script type="text/template" src=s.js></script><script type="application/json" src=d></script>`, nil},
@@ -56,6 +64,8 @@ func TestHTML(t *testing.T) {
 		{"other schemes", `<img src="https://site.test/i.png"><img src="data:image/png;base64,AA"><img src="javascript:x"><img src="">`, nil},
 		{"with a name", `<img src="http://user:pw@site.test/i.png">`, nil},
 		{"an anchor", `<img src="#a">`, nil},
+		{"odd letters", `<img src="/ä b?q=ä 'b'&amp;c=%zz|">`, links{"image http://site.test/%C3%A4%20b?q=%C3%A4%20%27b%27&c=%zz|"}},
+		{"a host in capitals", `<img src="HTTP://Site.TEST:80/A">`, links{"image http://site.test/A"}},
 		{"broken over lines", "<img src=\"i\n.png\">", links{"image http://site.test/dir/i.png"}},
 		{"style", `<style>@import "a.css"; body{background:url(b.png)}</style>`, links{"style http://site.test/dir/a.css", "image http://site.test/dir/b.png"}},
 		{"style for print", `<style media=print>body{background:url(b.png)}</style><p>`, nil},
@@ -139,6 +149,9 @@ b.png")}`, links{"image http://site.test/dir/a(1).png", "image http://site.test/
 
 // check holds a found link against what callers rely on.
 func check(t *testing.T, l Link) {
+	if target := l.URL.RequestURI(); strings.ContainsFunc(target, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		t.Errorf("found %q, which is no request target", target)
+	}
 	if u := l.URL; u.Scheme != "http" || u.Host == "" || u.User != nil || u.Fragment != "" || l.Kind < Style || l.Kind > Other {
 		t.Errorf("found %v %q", l.Kind, u)
 	}

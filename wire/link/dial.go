@@ -44,6 +44,16 @@ func (n *Node) Link(ctx context.Context, id wire.ID, addrs []netip.AddrPort) (*L
 	}
 }
 
+// Forget forgets how the last dial to a relay failed, so that the next Link dials again: for callers that pace
+// their attempts themselves, and need to know how things are now.
+func (n *Node) Forget(id wire.ID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p := n.peers[id]; p != nil {
+		p.failed = nil
+	}
+}
+
 // linkOrDial returns a live link, or a remembered failure, or the dial to wait for.
 func (n *Node) linkOrDial(id wire.ID, addrs []netip.AddrPort) (*dial, *Link, error) {
 	n.mu.Lock()

@@ -75,6 +75,32 @@ func TestDeadRelay(t *testing.T) {
 	})
 }
 
+// TestForget: a failed dial that is forgotten is repeated, and then remembered again.
+func TestForget(t *testing.T) {
+	inBubble(t, 2, func(nw *network) {
+		client := nw.client(1)
+		for range 2 {
+			client.Forget(testID(0))
+			before := time.Now()
+			for range 2 {
+				if _, err := client.Link(nw.Context(), testID(0), nw.addrs(0)); err == nil {
+					nw.Fatal("a link to nobody")
+				}
+			}
+			if took := time.Since(before); took != dialTimeout {
+				nw.Errorf("two dials took %v, want one of %v", took, dialTimeout)
+			}
+		}
+		nw.relay(0, nil)
+		client.Forget(testID(0))
+		nw.ping(nw.open(nw.link(client, 0)))
+		client.Forget(testID(0)) // the link stays
+		if l := nw.link(client, 0); l != nw.link(client, 0) {
+			nw.Error("a live link was forgotten")
+		}
+	})
+}
+
 // TestAddresses are tried in order, in shares of the time.
 func TestAddresses(t *testing.T) {
 	inBubble(t, 4, func(nw *network) {

@@ -256,6 +256,7 @@ func TestStartFails(t *testing.T) {
 		{Config{Proxy: b.proxy, Program: "/nowhere/chromium"}, link},
 		{Config{Proxy: b.proxy, Program: "go"}, link},
 		{Config{Proxy: netip.MustParseAddrPort("0.0.0.0:1"), Program: b.program("chrome")}, link},
+		{Config{Proxy: netip.MustParseAddrPort("[fe80::1%eth0]:1"), Program: b.program("google-chrome")}, link},
 		{Config{Program: b.program("msedge")}, link},
 		{Config{Proxy: b.proxy, Program: b.program("firefox")}, Link{}},
 	} {

@@ -33,7 +33,7 @@ func chromiumArguments(dir string, proxy netip.AddrPort, link Link) []string {
 		"--user-data-dir=" + dir,
 		"--proxy-server=http://" + proxy.String(), // for every scheme
 		"--proxy-bypass-list=<-loopback>",
-		"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE " + hostRule(proxy.Addr()), // no name is looked up here, whatever asks
+		"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE " + proxy.Addr().String(), // no name is looked up here, whatever asks
 		"--disable-quic",
 		"--webrtc-ip-handling-policy=disable_non_proxied_udp",
 		"--dns-prefetch-disable",
@@ -59,14 +59,6 @@ func chromiumArguments(dir string, proxy netip.AddrPort, link Link) []string {
 		"--",
 		link.String(),
 	}
-}
-
-// hostRule is an address as --host-resolver-rules wants it.
-func hostRule(a netip.Addr) string {
-	if a.Is6() {
-		return "[" + a.String() + "]"
-	}
-	return a.String()
 }
 
 // tree is JSON to be.

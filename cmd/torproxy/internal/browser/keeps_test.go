@@ -220,12 +220,12 @@ func (a *answers) all() []string {
 	return slices.Clone(a.requests)
 }
 
-func newAnswers(t *testing.T) (*answers, netip.AddrPort) {
+func newAnswers(t *testing.T, address string) (*answers, netip.AddrPort) {
 	t.Helper()
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,8 +254,8 @@ func wrap(t *testing.T, name string, args ...string) string {
 
 // keepsToTheProxy opens a page of this machine's own, which browsers like to reach without a proxy, and
 // judges everything that was sent until the page is done.
-func keepsToTheProxy(t *testing.T, program string) {
-	a, proxy := newAnswers(t)
+func keepsToTheProxy(t *testing.T, program, address string) {
+	a, proxy := newAnswers(t, address)
 	w := newWire(t, proxy)
 	link, err := ParseLink("http://127.0.0.1:7777/probes")
 	if err != nil {
@@ -293,13 +293,13 @@ func keepsToTheProxy(t *testing.T, program string) {
 
 func TestChromiumKeepsToTheProxy(t *testing.T) {
 	if inNamespace(t, "chromium") {
-		keepsToTheProxy(t, wrap(t, "chromium", "--headless", "--no-sandbox"))
+		keepsToTheProxy(t, wrap(t, "chromium", "--headless", "--no-sandbox"), "[::1]:0")
 	}
 }
 
 func TestFirefoxKeepsToTheProxy(t *testing.T) {
 	if inNamespace(t, "firefox-esr") {
-		keepsToTheProxy(t, wrap(t, "firefox-esr", "--headless"))
+		keepsToTheProxy(t, wrap(t, "firefox-esr", "--headless"), "127.0.0.1:0")
 	}
 }
 
@@ -309,7 +309,7 @@ func TestPacketsAreSeen(t *testing.T) {
 	if !inNamespace(t, "chromium") {
 		return
 	}
-	a, proxy := newAnswers(t)
+	a, proxy := newAnswers(t, "127.0.0.1:0")
 	w := newWire(t, proxy)
 	cmd := exec.Command(wrap(t, "chromium", "--headless", "--no-sandbox"),
 		"--user-data-dir="+t.TempDir(), "--no-first-run", "--proxy-server=http://"+proxy.String(), "http://site.test/probes")

@@ -19,12 +19,16 @@ const (
 	removePause = 50 * time.Millisecond
 )
 
+// maxTemp is how long the name of a directory for temporary files may be, in bytes: a socket's path has at
+// most 103, of which Chromium needs 46 (/.org.chromium.Chromium.XXXXXX/SingletonSocket).
+const maxTemp = 103 - 46
+
 // profile is a directory that holds everything that one browser keeps:
 //
 //	DIR/lock      held as long as the browser runs: another torproxy leaves DIR alone
 //	DIR/profile   the browser's own
 //	DIR/home      what it is told is the user's home: no settings and certificates of the user's are in it
-//	DIR/tmp       and the directory for its temporary files
+//	DIR/tmp       and the directory for its temporary files, if the name is short enough
 type profile struct {
 	dir  string
 	lock *state.Dir
@@ -43,7 +47,7 @@ func newProfile() (*profile, error) {
 		os.RemoveAll(dir)
 		return nil, err
 	}
-	for _, sub := range []string{p.browser(), p.home(), p.temp()} {
+	for _, sub := range []string{p.browser(), p.home(), filepath.Join(dir, "tmp")} {
 		if err := os.Mkdir(sub, 0o700); err != nil {
 			return nil, errors.Join(err, p.remove())
 		}
@@ -53,7 +57,15 @@ func newProfile() (*profile, error) {
 
 func (p *profile) browser() string { return filepath.Join(p.dir, "profile") }
 func (p *profile) home() string    { return filepath.Join(p.dir, "home") }
-func (p *profile) temp() string    { return filepath.Join(p.dir, "tmp") }
+
+// temp is where the browser's temporary files go. Chromium makes a socket there, whose path must fit into a
+// socket's address; where the system's own directory has a long name already, it has to do.
+func (p *profile) temp() string {
+	if temp := filepath.Join(p.dir, "tmp"); len(temp) <= maxTemp {
+		return temp
+	}
+	return os.TempDir()
+}
 
 // write writes a file of the browser's, and the directories above it.
 func (p *profile) write(name string, data []byte) error {

@@ -34,7 +34,7 @@ type Window struct {
 // Start starts a browser on a link. It runs until its last window is closed or ctx ends; its profile is
 // removed then. The caller need not wait.
 func Start(ctx context.Context, cfg Config, link Link) (*Window, error) {
-	if link.text == "" || !cfg.Proxy.IsValid() || cfg.Proxy.Addr().IsUnspecified() {
+	if link.text == "" || !cfg.Proxy.IsValid() || cfg.Proxy.Addr().IsUnspecified() || cfg.Proxy.Addr().Zone() != "" {
 		return nil, errors.New("browser: no link, or no proxy to open it through")
 	}
 	program, err := Find(cfg.Program)

@@ -18,7 +18,6 @@ package echo
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,6 +35,7 @@ const (
 	readTimeout    = 30 * time.Second // for the whole request
 	answerTimeout  = 30 * time.Second // for an answer, besides what the brake takes
 	idleTimeout    = time.Minute
+	graceTime      = 500 * time.Millisecond // for answers that are under way when it stops
 )
 
 // Config is what a Server needs.
@@ -82,14 +82,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	err := server.Serve(netutil.LimitListener(l, maxConns))
-	if stop() { // the listener has failed
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceTime)
+		defer cancel()
+		server.Shutdown(grace)
 		server.Close()
-	}
-	if errors.Is(err, http.ErrServerClosed) {
+	})
+	err := server.Serve(netutil.LimitListener(l, maxConns))
+	if !stop() {
+		<-ended
 		return nil
 	}
+	server.Close() // the listener has failed
 	return err
 }
 

@@ -65,7 +65,7 @@ func TestEcho(t *testing.T) {
 func TestEchoBodies(t *testing.T) {
 	s, _ := newServer(t)
 	for _, c := range []struct{ body, want string }{
-		{"", "\n\nWhat tells"},
+		{"", "\n\nWhat gives"},
 		{"\x00\x1b[31m", "00000000  00 1b 5b 33 31 6d"},
 		{strings.Repeat("x", maxBody), "(the body: 65536 bytes)"},
 		{strings.Repeat("x", maxBody+1), "(the body: the first 65536 bytes; the rest was not read)"},

@@ -138,7 +138,7 @@ func (v view) text(w *bytes.Buffer) {
 		fmt.Fprintf(w, "\n%s\n", strings.TrimSuffix(v.Sent.Body, "\n"))
 		fmt.Fprintf(w, "(the body: %s)\n", v.Sent.Note)
 	}
-	fmt.Fprint(w, "\nWhat tells of you:\n")
+	fmt.Fprint(w, "\nWhat gives you away:\n")
 	for _, f := range v.Sent.Facts {
 		fmt.Fprintf(w, "  %s: %s\n    %s\n", f.Name, visible(f.Value), f.Tells)
 	}
