@@ -93,8 +93,7 @@ func TestStatsOfRelays(t *testing.T) {
 		for _, d := range []*netdoc.Descriptor{describeNow(t, 0), dead} {
 			f.roster.admit(d, time.Now())
 		}
-		time.Sleep(time.Minute + time.Second)
-		synctest.Wait()
+		await(time.Now().Add(time.Minute + time.Second))
 		if a, s := f.counts.answered.Load(), f.counts.silent.Load(); int(a) != 13 || int(s) != len(f.tries[dead.ID])/attempts || s == 0 {
 			t.Errorf("%d answered, %d silent of %d", a, s, len(f.tries[dead.ID]))
 		}

@@ -127,6 +127,9 @@ func (x *exchange) use(conn net.Conn) {
 	}
 	x.conn.Store(c)
 	x.stream.SetReadDeadline(time.Time{})
+	if x.req.length != 0 {
+		x.stream.Connect() // credit for more of the body can be granted only behind CONNECTED
+	}
 	if c.user.Store(x); c.closed.Load() {
 		x.lost(c)
 	}

@@ -120,6 +120,22 @@ func TestHTTPBothWays(t *testing.T) {
 	})
 }
 
+// TestHTTPUpload sends a body that is larger than the first credit to a destination that answers at its end.
+func TestHTTPUpload(t *testing.T) {
+	const size = 1 << 20
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, " ", err)
+	})
+	onLoopback(t, nil, func(b *bed) {
+		v := b.visit(b.session(0, 1), server, fmt.Sprintf("POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", server, size))
+		go v.stream.Write(make([]byte, size))
+		if _, body := v.page("POST"); body != fmt.Sprint(size, " <nil>") {
+			t.Errorf("the destination got %s", body)
+		}
+	})
+}
+
 // TestHTTPFlow lets a client read nothing: the exit stops reading the destination.
 func TestHTTPFlow(t *testing.T) {
 	wrote := make(chan int, 1)

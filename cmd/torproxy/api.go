@@ -90,13 +90,6 @@ func (a *api) status(ctx context.Context) (frontdoor.Status, error) {
 	return s, err
 }
 
-// circuits asks for the circuits there are.
-func (a *api) circuits(ctx context.Context) ([]frontdoor.Circuit, error) {
-	var all []frontdoor.Circuit
-	err := a.read(ctx, "/api/circuits", &all)
-	return all, err
-}
-
 // why asks what became of the last requests to a host.
 func (a *api) why(ctx context.Context, host string) ([]frontdoor.Why, error) {
 	var all []frontdoor.Why

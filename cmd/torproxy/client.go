@@ -15,6 +15,7 @@ import (
 	"torproxy/proxy"
 	"torproxy/proxy/frontdoor"
 	"torproxy/proxy/localnet"
+	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
 
@@ -225,17 +226,26 @@ func (c *client) serve(ctx context.Context) error {
 
 func (c *client) serveHTTP(ctx context.Context) error {
 	return frontdoor.New(frontdoor.Config{
-		Dial: func(ctx context.Context, r frontdoor.Request) (net.Conn, error) {
-			wanted, err := c.request(r.Target, c.labels.http(r.Isolation), r.User)
-			if err != nil {
-				return nil, fmt.Errorf("%w: %w", frontdoor.ErrUser, err)
-			}
-			return c.proxy.Dial(ctx, wanted)
-		},
-		Backend: &backend{client: c},
-		Own:     c.listeners.HasTarget,
-		Log:     c.log,
+		Dial:       c.dialHTTP,
+		Backend:    &backend{client: c},
+		Own:        c.listeners.HasTarget,
+		Prefetch:   true,
+		Optimistic: c.options.optimistic,
+		Log:        c.log,
 	}).Serve(ctx, c.http)
+}
+
+// dialHTTP is the front door's Dial.
+func (c *client) dialHTTP(ctx context.Context, r frontdoor.Request) (net.Conn, error) {
+	wanted, err := c.request(r.Target, c.labels.http(r.Isolation), r.User)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", frontdoor.ErrUser, err)
+	}
+	wanted.Early, wanted.After, wanted.Pushed = r.Early, r.After, r.Pushed
+	if r.HTTP {
+		wanted.Kind = wire.KindHTTP
+	}
+	return c.proxy.Dial(ctx, wanted)
 }
 
 // progress tells how far the start is. It is called from one goroutine.

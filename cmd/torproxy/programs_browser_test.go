@@ -47,6 +47,43 @@ func (s *runs) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	s.last = r.UserAgent()
 }
 
+// callPage is a page that prepares a call, for which browsers look for ways around the proxy. It is loaded
+// when they have looked everywhere.
+type callPage struct{ looked chan struct{} }
+
+func (s callPage) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/looked":
+		select {
+		case s.looked <- struct{}{}:
+		default:
+		}
+	case "/wait":
+		select {
+		case <-s.looked:
+		case <-r.Context().Done():
+		}
+	default:
+		rw.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(rw, `<!DOCTYPE html>
+<title>call</title>
+<body>
+<img src="/wait">
+<script>
+	let call = new RTCPeerConnection({iceServers: [{urls: "stun:`+webAddress+`:3478"}]});
+	call.onicegatheringstatechange = () => {
+		if (call.iceGatheringState == "complete") {
+			document.body.append("the call " + "is prepared");
+			fetch("/looked");
+		}
+	};
+	call.createDataChannel("data");
+	call.createOffer().then(offer => call.setLocalDescription(offer));
+</script>
+`)
+	}
+}
+
 const chromiumHeadless = `chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir=$D/chromium `
 
 // firefox draws a page with a profile that leaves names to the proxy or not.
@@ -71,5 +108,6 @@ var browserUses = []use{
 	{name: "Chromium, SOCKS", script: chromiumHeadless + `--proxy-server=socks5://$S --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
 	{name: "Chromium, front door", script: chromiumHeadless + `--proxy-server=http://$H --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
 	{name: "Chromium, proxy.pac", script: chromiumHeadless + `--proxy-pac-url=http://$H/proxy.pac --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
+	{name: "Chromium, a call", script: chromiumHeadless + `--webrtc-ip-handling-policy=disable_non_proxied_udp --proxy-server=socks5://$S --dump-dom http://call.test/ 2>log`, says: `the call is prepared`},
 	{name: "Firefox", script: firefox("true", "http://browser.test/"), says: `Firefox/`},
 }

@@ -205,6 +205,7 @@ func (w *world) testLeaks(t *testing.T) {
 	}{
 		{use{name: "curl resolves", script: `curl -q -sS --socks5 $S http://web.test/`, says: `^web\.test by exit`}, true, false},
 		{use{name: "Firefox resolves", script: firefox("false", "http://browser.test/"), says: `Firefox/`}, true, false},
+		{use{name: "Chromium calls", script: chromiumHeadless + `--proxy-server=socks5://$S --dump-dom http://call.test/ 2>log`, says: `the call is prepared`}, true, true},
 		{use{name: "curl asks nobody", script: `curl -q -sS http://web.test/`, says: `^web\.test by nobody`}, true, true},
 		{use{name: "curl connects", script: `curl -q -sS http://` + webAddress + `/`, says: `by nobody`}, false, true},
 		{use{name: "IPv6", script: `curl -q -sS 'http://[` + sixAddress + `]/'`, says: `by nobody`}, false, true},

@@ -80,8 +80,9 @@ func (w *world) startNetwork() {
 
 // serve starts everything that programs connect to.
 func (w *world) serve() {
-	w.resolver(machineResolver)
-	w.resolver(worldResolver)
+	w.replies(machineResolver, answerName)
+	w.replies(worldResolver, answerName)
+	w.replies(net.JoinHostPort(webAddress, "3478"), answerCaller)
 	w.git()
 	w.ssh()
 	pages := http.HandlerFunc(w.page)
@@ -90,6 +91,7 @@ func (w *world) serve() {
 	hosts.HandleFunc("browser.test/", browserPage)
 	hosts.HandleFunc("script.test/", browserScript)
 	hosts.Handle("ran.test/", &runs{})
+	hosts.Handle("call.test/", callPage{make(chan struct{}, 1)})
 	git := &cgi.Handler{
 		Path: "/usr/lib/git-core/git-http-backend", Root: "/",
 		Env: []string{"GIT_PROJECT_ROOT=" + filepath.Join(w.top, "git"), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1"},
@@ -156,8 +158,8 @@ func (w *world) ssh() {
 	}
 }
 
-// resolver answers questions about names at an address of the world.
-func (w *world) resolver(address string) {
+// replies answers each packet that comes to an address of the world; nil is no answer.
+func (w *world) replies(address string, answer func(packet []byte) []byte) {
 	w.t.Helper()
 	var conn net.PacketConn
 	if err := w.outside.inside(func() (err error) {
@@ -175,12 +177,8 @@ func (w *world) resolver(address string) {
 			if err != nil {
 				return
 			}
-			var m dnsmessage.Message
-			if m.Unpack(b[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			if answer, err := answerNames(m); err == nil {
-				conn.WriteTo(answer, from)
+			if reply := answer(b[:n]); reply != nil {
+				conn.WriteTo(reply, from)
 			}
 		}
 	}()
@@ -190,10 +188,23 @@ func (w *world) resolver(address string) {
 	})
 }
 
+// answerCaller says to who prepares a call that he has the address 192.0.2.1:9 (RFC 8489 section 14.1).
+func answerCaller(packet []byte) []byte {
+	if len(packet) < 20 {
+		return nil
+	}
+	id := packet[4:20]
+	return slices.Concat([]byte{1, 1, 0, 12}, id, []byte{0, 1, 0, 8, 0, 1, 0, 9, 192, 0, 2, 1})
+}
+
 var numbered = regexp.MustCompile(`^a([0-9]+)\.test\.$`)
 
-// answerNames is the answer to a question, by the rules beside worldAddress.
-func answerNames(m dnsmessage.Message) ([]byte, error) {
+// answerName is the answer to a question for a name, by the rules beside worldAddress.
+func answerName(packet []byte) []byte {
+	var m dnsmessage.Message
+	if m.Unpack(packet) != nil || len(m.Questions) != 1 {
+		return nil
+	}
 	q := m.Questions[0]
 	name := strings.ToLower(q.Name.String())
 	m.Header = dnsmessage.Header{ID: m.ID, Response: true, Authoritative: true, RecursionDesired: m.RecursionDesired, RecursionAvailable: true}
@@ -216,7 +227,11 @@ func answerNames(m dnsmessage.Message) ([]byte, error) {
 	case q.Type == dnsmessage.TypeAAAA && name == "six.test.":
 		add(&dnsmessage.AAAAResource{AAAA: netip.MustParseAddr(sixAddress).As16()})
 	}
-	return m.Pack()
+	reply, err := m.Pack()
+	if err != nil {
+		return nil
+	}
+	return reply
 }
 
 // page says what was asked for, and what carried it there: the circuit of the client that has a stream to

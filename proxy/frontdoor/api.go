@@ -110,11 +110,10 @@ func (m methods) String() string {
 	return strings.Join(names, ", ")
 }
 
-// newIdentity serves POST /api/newnym. Connections to destinations that are kept for later requests, and links
-// that wait, belong to the old identity too.
+// newIdentity serves POST /api/newnym. What was pushed, and links that wait, belong to the old identity too.
 func (d *door) newIdentity(w http.ResponseWriter, _ *http.Request) {
 	d.Backend.NewIdentity()
-	d.forwarder.renew()
+	d.forwarder.pushes.renew()
 	d.links.renew()
 	writeJSON(w, http.StatusOK, done)
 }

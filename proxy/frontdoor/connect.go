@@ -18,6 +18,7 @@ func (d *door) connect(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, fail)
 		return
 	}
+	d.counts.tunnels.Add(1)
 	stream, err := d.dial(r.Context(), wanted)
 	if err != nil {
 		d.refuse(w, r, d.dialFailure(t, err))
@@ -49,7 +50,7 @@ func (d *door) connectTarget(r *http.Request) (t target, wanted Request, fail *f
 	if d.ours(t) {
 		return t, wanted, refuseOwn(t)
 	}
-	wanted.Target = t.String()
+	wanted.Target, wanted.Early = t.String(), d.Optimistic
 	wanted.Isolation, wanted.User, fail = d.isolation(r)
 	return t, wanted, fail
 }

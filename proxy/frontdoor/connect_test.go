@@ -219,7 +219,7 @@ func TestLateStreamIsClosed(t *testing.T) {
 		c := f.send(line + " HTTP/1.1\nHost: slow.test\n\n")
 		<-dialling
 		c.Close()
-		far.SetReadDeadline(time.Now().Add(idleUpstream / 2))
+		far.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := far.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("%s: the stream: %v", line, err)
 		}

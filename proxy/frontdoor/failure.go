@@ -56,6 +56,9 @@ func (d *door) dialFailure(t target, err error) *failure {
 		f = d.otherFailure(err)
 	}
 	f.what = fmt.Sprintf(f.what, t)
+	if end, ok := errors.AsType[*wire.EndError](err); ok && !end.Remote && end.Reason == wire.ReasonPolicy {
+		f.cause = plain(err.Error()) // this side knows more than that: which exits there are, and why none will do
+	}
 	if told, ok := errors.AsType[interface {
 		error
 		ProxyStatus() string
@@ -103,6 +106,7 @@ func badRequest(what string, cause error) *failure {
 
 // refuse writes f as the answer. Nothing of it is HTML or may be kept.
 func (d *door) refuse(w http.ResponseWriter, r *http.Request, f *failure) {
+	d.counts.failed.Add(1)
 	d.Log.LogAttrs(r.Context(), slog.LevelDebug, "request failed",
 		slog.Int("status", f.status), slog.String("what", f.what), slog.String("cause", f.cause))
 	h := w.Header()

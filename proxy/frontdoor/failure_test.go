@@ -34,6 +34,7 @@ var failures = []struct {
 	{&wire.EndError{Reason: wire.ReasonDone, Remote: true}, 502, "no connection to"},
 	{&wire.EndError{Reason: 99}, 502, "no connection to"},
 	{fmt.Errorf("circuit 7: %w", &wire.EndError{Reason: wire.ReasonPolicy}), 403, "no exit connects to"},
+	{fmt.Errorf("--exit x: no relay has that name: %w", &wire.EndError{Reason: wire.ReasonPolicy}), 403, "--exit x: no relay has that name"},
 	{&net.OpError{Op: "dial", Err: &wire.EndError{Reason: wire.ReasonTimeout}}, 504, "did not answer in time"},
 	{context.DeadlineExceeded, 504, "did not answer in time"},
 	{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, 504, "did not answer in time"},
@@ -86,7 +87,7 @@ func TestFailuresOfTheDestination(t *testing.T) {
 		"SSH-2.0-OpenSSH_9.2\n": "malformed HTTP",
 		"HTTP/1.1 407 Proxy Authentication Required\nProxy-Authenticate: Basic realm=bank\nContent-Length: 0\n\n": "as if it were the proxy",
 		"HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: x\n\n":                                   "switch protocol",
-		"HTTP/1.1 200 OK\nX: " + strings.Repeat("x", maxResponseHeaders) + "\n\n":                                 "server response headers exceeded",
+		"HTTP/1.1 200 OK\nX: " + strings.Repeat("x", maxReplyHead) + "\n\n":                                       "header is longer than 1048576 bytes",
 		"HTTP/1.1 200 OK\nContent-Length: 1\nContent-Length: 2\n\n":                                               "Content-Length",
 	} {
 		f.origin("odd.test:80", func(c net.Conn) {

@@ -11,55 +11,50 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
-	"sync/atomic"
-	"time"
+
+	"torproxy/wire"
 )
 
-// Limits of connections to destinations. One that is kept idle holds a stream of a circuit.
-const (
-	maxIdle            = 64
-	maxIdlePerTarget   = 8
-	idleUpstream       = 30 * time.Second
-	continueTimeout    = time.Second // how long a body waits for "100 Continue", as curl waits
-	maxResponseHeaders = 1 << 20     // bytes
-)
-
-// forwarder sends absolute-form requests on (RFC 9112 section 3.2.2). Target, path, query and body arrive
-// as the client wrote them; what was meant for this hop, or would tell of it, does not (RFC 9110 section
-// 7.6.1). Header names come out in Go's spelling and order all the same: of the ways through the
-// proxy only CONNECT and SOCKS hide what speaks here.
+// forwarder sends absolute-form requests on (RFC 9112 section 3.2.2): the exit makes them. Path, query and
+// body arrive as the client wrote them; what was meant for this hop, or would tell of it or of the client, does
+// not (RFC 9110 section 7.6.1; fields.go). Header names come out in Go's spelling and order all the same: of
+// the ways through the proxy only CONNECT and SOCKS hide what speaks here.
+//
+//  1. forward       what is wanted, for whom
+//  2. rewrite       the request without what must not pass
+//  3. RoundTrip     a reply that was pushed (pushes.go), else a stream, and over it
+//  4. exchange.go   the request's head, its body beside it (upload.go), the reply
+//  5. cleanReply    the reply without what must not pass; the links that it asks to open
+//
+// net/http/httputil's ReverseProxy carries the rest: interim replies, trailers, upgrades, the copying.
 type forwarder struct {
-	door      *door
-	transport *http.Transport
-	proxy     *httputil.ReverseProxy
-	identity  atomic.Uint64 // counts new identities; part of every pool key
+	door   *door
+	proxy  *httputil.ReverseProxy
+	pushes *pushes
 }
 
-// journey is what one request carries through ReverseProxy and Transport to forwarder.dial.
+// journey is what one request carries through ReverseProxy.
 type journey struct {
-	request context.Context // the client's: Transport detaches the one that it dials with
-	target  target
-	wanted  Request
+	target target
+	path   string // with the query, as it stands in the request line; or "*"
+	wanted Request
+	page   *page   // a browser will show the reply, and its links may be opened; nil: not so
+	shown  bool    // a browser will show the reply
+	upload *upload // nil: no body
+	pushed bool    // the reply was
 }
 
 type journeyKey struct{}
 
-func newForwarder(d *door) *forwarder {
-	f := &forwarder{door: d}
-	f.transport = &http.Transport{
-		Proxy:                  nil, // never one from the environment
-		DialContext:            f.dial,
-		DisableCompression:     true, // else Go asks for gzip and unpacks it
-		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    maxIdlePerTarget,
-		IdleConnTimeout:        idleUpstream,
-		ExpectContinueTimeout:  continueTimeout,
-		MaxResponseHeaderBytes: maxResponseHeaders,
-	}
+// journeyOf returns the journey of a request that ReverseProxy has made.
+func journeyOf(out *http.Request) *journey { return out.Context().Value(journeyKey{}).(*journey) }
+
+func newForwarder(d *door, p *pushes) *forwarder {
+	f := &forwarder{door: d, pushes: p}
 	f.proxy = &httputil.ReverseProxy{
-		Transport:      f.transport,
-		Rewrite:        f.rewrite,
-		ModifyResponse: cleanResponse,
+		Transport:      f,
+		Rewrite:        rewrite,
+		ModifyResponse: f.cleanReply,
 		ErrorHandler:   f.fail,
 		FlushInterval:  -1, // what the destination sends arrives when it sends it
 		BufferPool:     &buffers,
@@ -70,20 +65,46 @@ func newForwarder(d *door) *forwarder {
 
 // forward serves a request in absolute form.
 func (d *door) forward(w http.ResponseWriter, r *http.Request) {
-	t, fail := d.forwardTarget(r.URL)
+	j, fail := d.plan(r)
 	if fail != nil {
 		d.refuse(w, r, fail)
 		return
 	}
-	wanted := Request{Target: t.String()}
-	if wanted.Isolation, wanted.User, fail = d.isolation(r); fail != nil {
-		d.refuse(w, r, fail)
-		return
-	}
+	d.counts.forwarded.Add(1)
+	c := http.NewResponseController(w)
 	// Without full duplex net/http would read the rest of an upload itself as soon as the answer begins.
-	http.NewResponseController(w).EnableFullDuplex()
-	j := &journey{request: r.Context(), target: t, wanted: wanted}
-	d.forwarder.proxy.ServeHTTP(verbatim{w}, r.WithContext(context.WithValue(r.Context(), journeyKey{}, j)))
+	c.EnableFullDuplex()
+	r = r.WithContext(context.WithValue(r.Context(), journeyKey{}, j))
+	if r.ContentLength != 0 {
+		j.upload = newUpload(r.Body, c)
+		defer j.upload.finish()
+		r.Body = j.upload
+	}
+	d.forwarder.proxy.ServeHTTP(verbatim{w, j.upload}, r)
+}
+
+// plan judges everything about a request that can be judged before it is sent.
+func (d *door) plan(r *http.Request) (*journey, *failure) {
+	t, fail := d.forwardTarget(r.URL)
+	if fail != nil {
+		return nil, fail
+	}
+	j := &journey{target: t, path: exactPath(r), wanted: Request{Target: t.String(), HTTP: exitMakes(r)}}
+	if j.wanted.Isolation, j.wanted.User, fail = d.isolation(r); fail != nil {
+		return nil, fail
+	}
+	if j.shown = isPage(r); j.shown && d.Prefetch && worthPrefetch(r) {
+		j.page = d.forwarder.pushes.newPage(j)
+		j.wanted.Pushed = j.page.take
+	}
+	return j, nil
+}
+
+// exitMakes reports whether a request is one that exits make: they take an upgrade to WebSocket and to
+// nothing else, so with others the request goes through a plain stream.
+func exitMakes(r *http.Request) bool {
+	upgrade := r.Header.Get("Upgrade")
+	return upgrade == "" || strings.EqualFold(upgrade, "websocket")
 }
 
 // forwardTarget judges the URL of an absolute-form request.
@@ -111,102 +132,118 @@ func (d *door) forwardTarget(u *url.URL) (target, *failure) {
 	return t, nil
 }
 
-// rewrite makes the outgoing request. ReverseProxy has removed the hop-by-hop headers, Forwarded and three
-// of X-Forwarded-*; it has also cut the query at whatever it cannot parse, and put TE back.
-func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
-	p.Out.URL.RawQuery = p.In.URL.RawQuery
-	exactPath(p.Out.URL, p.In)
-	for name := range p.Out.Header {
-		if name == "Te" || name == "Via" || strings.HasPrefix(name, "Proxy-") || strings.HasPrefix(name, "X-Forwarded-") {
-			delete(p.Out.Header, name)
-		}
+// rewrite makes the outgoing request's header. ReverseProxy has removed the hop-by-hop headers, and put back TE
+// and what an upgrade needs.
+func rewrite(p *httputil.ProxyRequest) {
+	upgrade := p.Out.Header.Get("Upgrade")
+	strip(p.Out.Header)
+	if upgrade != "" {
+		p.Out.Header.Set("Connection", "Upgrade")
+		p.Out.Header.Set("Upgrade", upgrade)
 	}
 	p.Out.Trailer = p.In.Trailer // not a copy: net/http fills it in at the body's end
-	// The pool of idle connections goes by the URL's host, and only by that: the real one is in the Host
-	// header and in the journey.
-	p.Out.URL.Host = f.poolKey(p.In.Context().Value(journeyKey{}).(*journey))
 }
 
-// exactPath makes u's path come out as it stands in the request line: url.URL escapes anew what it would
-// have escaped in the first place.
-func exactPath(u *url.URL, in *http.Request) {
-	_, path, _ := strings.Cut(in.RequestURI, "://")
-	path, query, _ := strings.Cut(path, "?")
-	if slash := strings.IndexByte(path, '/'); slash >= 0 {
-		path = path[slash:]
-	} else if path = ""; in.Method == http.MethodOptions && query == "" {
-		path = "*" // RFC 9112 section 3.2.4
+// exactPath is the path and query as they stand in the request line; package url would escape them anew.
+func exactPath(r *http.Request) string {
+	_, path, _ := strings.Cut(r.RequestURI, "://")
+	if begin := strings.IndexAny(path, "/?"); begin >= 0 {
+		path = path[begin:]
+	} else if path = ""; r.Method == http.MethodOptions {
+		return "*" // RFC 9112 section 3.2.4
 	}
-	if path == "" || path == u.EscapedPath() {
-		return
+	if !strings.HasPrefix(path, "/") {
+		return "/" + path
 	}
-	u.Opaque = path
-	if strings.HasPrefix(path, "//") {
-		// url.URL would put "http:" before this. Absolute form says the same in a way that
-		// every server must accept.
-		u.Opaque = "//" + in.Host + path
+	return path
+}
+
+// maxAttempts is how many streams one request is sent over: Dial ends the attempts itself, after three
+// circuits, for the exit's making of the request and once more for a plain stream.
+const maxAttempts = 6
+
+// RoundTrip implements http.RoundTripper for ReverseProxy. A GET or HEAD without body to which not a byte of
+// an answer has come is sent again, for as long as Dial knows another circuit that may do better.
+func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
+	j, ctx := journeyOf(out), out.Context()
+	if reply := f.pushes.reply(ctx, j, out); reply != nil {
+		j.pushed = true
+		return reply, nil
+	}
+	for attempt := 1; ; attempt++ {
+		stream, err := f.door.dial(ctx, j.wanted)
+		if err != nil && j.wanted.HTTP && repeatable(out) && reasonOf(err) == wire.ReasonUnsupported {
+			j.wanted.HTTP, j.wanted.After = false, nil // an exit that makes no requests, or not such ones
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		x := newExchange(ctx, stream)
+		reply, err := x.run(out, j)
+		if err == nil {
+			return reply, nil
+		}
+		x.end()
+		if attempt == maxAttempts || ctx.Err() != nil || !repeatable(out) || !x.silent() {
+			return nil, err
+		}
+		j.wanted.After = stream
 	}
 }
 
-// poolKey names the connections that a request may use: those to the same target, for the same isolation
-// key, since the same new identity.
-func (f *forwarder) poolKey(j *journey) string {
-	return fmt.Sprintf("%d.%s.%x", f.identity.Load(), j.wanted.Isolation, j.wanted.Target)
-}
-
-// renew makes all connections so far useless for later requests.
-func (f *forwarder) renew() {
-	f.identity.Add(1)
-	f.transport.CloseIdleConnections()
-}
-
-// close ends the idle connections, and those that become idle.
-func (f *forwarder) close() { f.transport.CloseIdleConnections() }
-
-// dial is Transport's. It gives up when the client does: nobody else waits for this connection.
-func (f *forwarder) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	if !f.door.begin() {
-		return nil, net.ErrClosed
-	}
-	defer f.door.running.Done()
-	j := ctx.Value(journeyKey{}).(*journey)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(j.request, cancel)()
-	return f.door.dial(ctx, j.wanted)
+// repeatable reports whether a request may reach its destination twice.
+func repeatable(out *http.Request) bool {
+	return (out.Method == http.MethodGet || out.Method == http.MethodHead) && out.Body == nil && out.Header["Upgrade"] == nil
 }
 
 // errProxyAuth: only we could ask the client for credentials of ours, and a browser would ask its user.
 var errProxyAuth = errors.New("the destination answered 407, as if it were the proxy")
 
-// cleanResponse takes what is between the client and its proxy out of a destination's answer.
-func cleanResponse(r *http.Response) error {
+// maxOpens is how many links one reply may ask to open.
+const maxOpens = 8
+
+// cleanReply takes what is between the client and its proxy, and between the proxy and its exits, out of a
+// reply. Links that a browser follows itself are none of ours.
+func (f *forwarder) cleanReply(r *http.Response) error {
 	if r.StatusCode == http.StatusProxyAuthRequired {
 		return errProxyAuth
 	}
-	for name := range r.Header {
-		if strings.HasPrefix(name, "Proxy-") {
-			delete(r.Header, name)
+	j := journeyOf(r.Request)
+	if asked := r.Header.Values("Torproxy-Open"); j.wanted.HTTP && !j.pushed && !j.shown {
+		for _, link := range asked[:min(len(asked), maxOpens)] {
+			if err := f.door.links.ask(link, j.target.String()); err != nil {
+				f.door.Log.LogAttrs(r.Request.Context(), slog.LevelDebug, "a reply asks to open what cannot be opened", slog.Any("err", err))
+			}
 		}
 	}
+	stripReply(r.Header)
 	return nil
 }
 
 // fail answers a request that got no answer.
-func (f *forwarder) fail(w http.ResponseWriter, r *http.Request, err error) {
-	j := r.Context().Value(journeyKey{}).(*journey)
-	f.door.refuse(w, r, f.door.dialFailure(j.target, err))
+func (f *forwarder) fail(w http.ResponseWriter, out *http.Request, err error) {
+	f.door.refuse(w, out, f.door.dialFailure(journeyOf(out).target, err))
 }
 
-// verbatim is the client's ResponseWriter without net/http's guess at a missing Content-Type, and with a
-// Hijack that loses no early bytes of an upgraded connection.
-type verbatim struct{ http.ResponseWriter }
+// verbatim is the client's ResponseWriter without net/http's guess at a missing Content-Type, with the end of
+// the connection where an answer overtakes its upload, and with a Hijack that loses no early bytes of an
+// upgraded connection.
+type verbatim struct {
+	http.ResponseWriter
+	upload *upload // nil: none
+}
 
 func (v verbatim) Unwrap() http.ResponseWriter { return v.ResponseWriter }
 
 func (v verbatim) WriteHeader(status int) {
-	if h := v.Header(); status >= 200 && h["Content-Type"] == nil {
-		h["Content-Type"] = nil
+	if h := v.Header(); status >= 200 {
+		if h["Content-Type"] == nil {
+			h["Content-Type"] = nil
+		}
+		if v.upload != nil && !v.upload.whole.Load() {
+			h.Set("Connection", "close")
+		}
 	}
 	v.ResponseWriter.WriteHeader(status)
 }

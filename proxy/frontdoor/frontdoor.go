@@ -2,7 +2,7 @@
 // request line before anything else looks at them:
 //
 //	CONNECT example.com:443 HTTP/1.1          a byte pipe to the target         connect.go, tunnel.go
-//	GET http://example.com/a?b HTTP/1.1       one request, sent on in our name  forward.go
+//	GET http://example.com/a?b HTTP/1.1       one request, which the exit makes forward.go, exchange.go, pushes.go
 //	GET /api/status HTTP/1.1                  the front door itself             guard.go, api.go, events.go, page.go
 //
 // The way of a request:
@@ -66,6 +66,13 @@ type Config struct {
 	Open      func(ctx context.Context, url string) error
 	LinkAsked func(Link)
 
+	// Prefetch lets exits open the links of pages, and push what they lead to.
+	Prefetch bool
+
+	// Optimistic answers CONNECT before the exit has: a round trip is saved, and a failure shows as a
+	// connection that is cut.
+	Optimistic bool
+
 	// Metrics serves GET /metrics, behind the guard. nil: there is no such page.
 	Metrics http.Handler
 
@@ -86,6 +93,21 @@ type Request struct {
 	// of requests without credentials.
 	Isolation string
 
+	// HTTP asks for a stream over which the exit makes an HTTP request: what is written is one HTTP/1.1
+	// request in origin form, what is read the response. Such a stream, and every one with Early, is there
+	// before the exit has answered; what becomes of it, reads tell.
+	HTTP  bool
+	Early bool
+
+	// After is the stream of an earlier attempt at the same request, which ended without an answer. Dial
+	// closes it, and goes on from there through another circuit; or returns why that attempt has failed if
+	// another one would not help, or after a few.
+	After net.Conn
+
+	// Pushed takes the streams that the exit opens because of this one, and returns at once. nil: they are
+	// refused.
+	Pushed func(net.Conn)
+
 	// User is the user name of the credentials, which may ask for more than to be kept apart; Dial refuses
 	// what it does not understand with ErrUser.
 	User string
@@ -100,6 +122,9 @@ type Server struct {
 	cfg   Config
 	key   [32]byte // turns credentials into isolation keys; never leaves the process
 	links *links
+
+	pushes *pushes
+	counts counts
 }
 
 // New returns a Server. It panics when Dial or Backend is missing.
@@ -114,6 +139,7 @@ func New(cfg Config) *Server {
 		cfg.MaxConns = defaultMaxConns
 	}
 	s := &Server{cfg: cfg, links: newLinks(&cfg)}
+	s.pushes = newPushes(&s.counts)
 	rand.Read(s.key[:])
 	return s
 }
@@ -138,8 +164,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	d := &door{Config: s.cfg, key: s.key, links: s.links, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}
-	d.forwarder = newForwarder(d)
+	d := &door{Config: s.cfg, counts: &s.counts, key: s.key, links: s.links, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}
+	d.forwarder = newForwarder(d, s.pushes)
+	s.pushes.serve(d)
 	defer d.links.serve(ctx)()
 	return d.run(ctx, limitListener(l, s.cfg.MaxConns, s.cfg.Log))
 }
@@ -147,6 +174,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // door is one Serve: a listener and what is reached through it.
 type door struct {
 	Config
+	counts    *counts
 	key       [32]byte
 	addr      netip.AddrPort // of the listener, unmapped
 	forwarder *forwarder
@@ -176,8 +204,8 @@ func (d *door) run(ctx context.Context, l net.Listener) error {
 		err = nil // ctx ended, and that is why
 	}
 	server.Close()
+	d.forwarder.pushes.close()
 	d.finish()
-	d.forwarder.close()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -91,6 +91,44 @@ func TestSmuggling(t *testing.T) {
 	}
 }
 
+// What is left of a body is never taken for a request to the front door: a web page writes bodies, and would
+// get past the guard.
+func TestSmugglingToTheFrontDoor(t *testing.T) {
+	const evil = "POST /api/newnym HTTP/1.1\nHost: SELF\n\n"
+	head := "POST http://web.test/ HTTP/1.1\nHost: web.test\n"
+	for name, request := range map[string]string{
+		"behind a bad chunk":     head + "Transfer-Encoding: chunked\n\nzz\n" + evil,
+		"behind a long chunk":    head + "Transfer-Encoding: chunked\n\n1\nabc\n" + evil,
+		"behind a bad trailer":   head + "Transfer-Encoding: chunked\n\n0\nno trailer\n\n" + evil,
+		"in an unread body":      head + "Content-Length: 1000\n\n" + strings.Repeat(evil, 10),
+		"behind a bad chunk, no": strings.Replace(head, "web", "no", 2) + "Transfer-Encoding: chunked\n\nzz\n" + evil,
+		"in a body for nobody":   strings.Replace(head, "web", "no", 2) + "Content-Length: 1000\n\n" + strings.Repeat(evil, 10),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t)
+			f.origin("web.test:80", func(c net.Conn) { // answers at once, and reads nothing
+				readHead(bufio.NewReaderSize(c, 16))
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				io.Copy(io.Discard, c)
+			})
+			c := f.send(request)
+			r, _ := c.answer("POST")
+			if !r.Close {
+				t.Errorf("%s, and the connection goes on", r.Status)
+			}
+			// The rest of the body comes later, when the answer is complete.
+			c.send(strings.ReplaceAll(evil, "SELF", f.addr))
+			c.Conn.(*net.TCPConn).CloseWrite()
+			if rest := c.rest(); rest != "" {
+				t.Errorf("a second answer: %q", rest)
+			}
+			if n := f.client.newIdentities(); n != 0 {
+				t.Errorf("%d new identities", n)
+			}
+		})
+	}
+}
+
 // readUntil reads until what was read ends in tail.
 func readUntil(in *bufio.Reader, tail string) {
 	var got string

@@ -23,6 +23,14 @@ func (t target) String() string {
 	return net.JoinHostPort(t.host, strconv.Itoa(int(t.port)))
 }
 
+// authority is what a Host field says: without the port if that is http's.
+func (t target) authority() string {
+	if t.port == 80 {
+		return strings.TrimSuffix(t.String(), ":80")
+	}
+	return t.String()
+}
+
 // Longest name and label of the DNS in its text form (RFC 1035 section 2.3.4), without a final dot.
 const (
 	maxName  = 253

@@ -72,8 +72,10 @@ func TestPrimariesDown(t *testing.T) {
 	}
 	w.sleep(primaryRetryMax)
 	w.update()
-	if w.mustDial() != first || w.mustDial() != first {
-		t.Error("the first primary answers again and is not used")
+	for range 2 {
+		if w.mustDial() != first {
+			t.Error("the first primary answers again and is not used")
+		}
 	}
 	if len(w.used) != 2 {
 		t.Errorf("%d guards used, want 2", len(w.used))

@@ -19,6 +19,7 @@ import (
 	"torproxy/proxy/frontdoor"
 	"torproxy/proxy/localnet"
 	"torproxy/proxy/socks"
+	"torproxy/wire"
 )
 
 // readyWithin bounds waits for a network to come up on a busy machine; nothing measures time by it.
@@ -74,7 +75,11 @@ func startClient(t testing.TB, n *localnet.Network, cfg proxy.Config) *client {
 		return p.Dial(ctx, proxy.Request{Target: r.Target, Isolation: r.User + "\x00" + r.Password})
 	}})
 	f := frontdoor.New(frontdoor.Config{Backend: noBackend{}, Dial: func(ctx context.Context, r frontdoor.Request) (net.Conn, error) {
-		return p.Dial(ctx, proxy.Request{Target: r.Target, Isolation: "http" + r.Isolation})
+		wanted := proxy.Request{Target: r.Target, Isolation: "http" + r.Isolation, Early: r.Early, After: r.After, Pushed: r.Pushed}
+		if r.HTTP {
+			wanted.Kind = wire.KindHTTP
+		}
+		return p.Dial(ctx, wanted)
 	}})
 	ctx, cancel := context.WithCancel(context.Background())
 	serve := func(run func(context.Context) error) {

@@ -3,9 +3,12 @@
 package browser
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -261,7 +264,9 @@ func keepsToTheProxy(t *testing.T, program, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	window, err := Start(t.Context(), Config{Proxy: proxy, Program: program}, link)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	window, err := Start(ctx, Config{Proxy: proxy, Program: program}, link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,6 +280,13 @@ func keepsToTheProxy(t *testing.T, program, address string) {
 	}
 	requests := a.all()
 	t.Logf("requests: %q", requests)
+	end()
+	if err := window.Wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(window.profile.dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the profile is still there: %v", err)
+	}
 	if leaks := w.leaks(); len(leaks) > 0 {
 		t.Errorf("packets that were not for the proxy: %v", leaks)
 	}

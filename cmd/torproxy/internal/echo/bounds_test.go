@@ -91,6 +91,9 @@ func TestBrakeIsBounded(t *testing.T) {
 	}
 }
 
+// pass lets virtual time pass.
+func pass(d time.Duration) { <-time.After(d) }
+
 // Who hangs up while waiting waits no longer, and there is a bound to those who wait.
 func TestBrakeWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -109,7 +112,7 @@ func TestBrakeWaits(t *testing.T) {
 		if _, ok := b.wait(t.Context(), "late", time.Now()); ok {
 			t.Error("there is no bound")
 		}
-		time.Sleep(wrongEvery)
+		pass(wrongEvery)
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
