@@ -75,6 +75,9 @@ func buildingSummary(c *netdoc.Consensus, trouble error) string {
 // probableCause says for a person why circuits fail. No first hop within reach is most often this machine's
 // own network.
 func probableCause(err error) string {
+	if failureOf(err) == FailureGuard {
+		return "no guard answers, this machine may be offline, or UDP blocked"
+	}
 	if failed, ok := errors.AsType[*circuit.BuildError](err); ok && failed.Hop == 0 {
 		return "no first relay can be reached, this machine may be offline, or UDP blocked: " + err.Error()
 	}

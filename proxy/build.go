@@ -8,19 +8,19 @@ import (
 	"slices"
 	"time"
 
-	"torproxy/proxy/circuit"
+	"torproxy/proxy/guard"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/netdoc"
-	"torproxy/wire/onion"
 )
 
 // How a circuit is made:
 //
-//  1. draw a route, build along it                                                     build.begin
+//  1. draw a route behind a guard, build along it                                      build.begin
 //  2. it fails: leave out the relay that did, draw again; five times in all            build.learn
 //  3. it is late: build along other relays beside it; the first that stands ends this  build.beside
 //  4. the late one, when it stands after all, is a spare; it is measured like any other
+//  5. no guard can be tried just now: wait for one, as long as somebody waits for us   build.next
 
 const (
 	buildAttempts = 5  // routes that are tried for one circuit
@@ -30,6 +30,8 @@ const (
 	// A relay that has not got the newest consensus yet does not know the next one: it is given so long
 	// before the next attempt, and twice as long before each after that.
 	behindPause = 100 * time.Millisecond
+
+	guardPause = 10 * time.Millisecond // after news of guards: others end in the same moment
 )
 
 // errStopped ends what waits for circuits when the proxy stops.
@@ -42,19 +44,24 @@ type build struct {
 	req       route.Request // its Avoid is our own, and grows
 	turn      *turn         // who waits for the circuit; nil: it is to be a spare
 	trace     trace
+	since     time.Time
 
-	outcomes chan outcome      // of attempts; it has room for all
-	begun    int               // attempts
-	under    [][]*netdoc.Relay // the routes of those that are under way
-	failed   error             // why the last attempt did
-	noRoute  error             // why there is no other
-	pause    time.Duration     // before the next attempt, should a relay be behind
+	outcomes chan outcome     // of attempts; it has room for all
+	begun    int              // attempts
+	under    []*path          // those under way
+	again    <-chan time.Time // when to begin the next; nil: there is no need
+	guards   bool             // it is a guard that is waited for
+	waiting  *guard.Attempt   // of the last circuit that stands but waits; nil: none
+	stood    bool             // one did
+	failed   error            // why the last attempt did
+	noRoute  error            // why there is no other
+	pause    time.Duration    // before the next attempt, should a relay be behind
 }
 
 // outcome is that of an attempt.
 type outcome struct {
-	route []*netdoc.Relay
-	err   error
+	path *path
+	err  error
 }
 
 // newBuild returns a build for a request, which it copies.
@@ -63,7 +70,7 @@ func (p *Proxy) newBuild(c *netdoc.Consensus, req route.Request, t *turn, tr tra
 	maps.Copy(avoid, req.Avoid)
 	req.Avoid = avoid
 	return &build{
-		proxy: p, consensus: c, req: req, turn: t, trace: tr,
+		proxy: p, consensus: c, req: req, turn: t, trace: tr, since: time.Now(),
 		outcomes: make(chan outcome, buildAttempts), pause: behindPause,
 	}
 }
@@ -78,16 +85,14 @@ func (b *build) run(ctx context.Context) error {
 	case <-ctx.Done():
 		return errStopped
 	}
-	if !p.pool.awaited(b.turn) {
-		return nil
-	}
-	if !b.begin(b.req) {
-		return b.err()
-	}
 	late := time.NewTimer(p.patience.late())
 	defer late.Stop()
-	var again <-chan time.Time
+	b.again = time.After(0)
 	for {
+		var heard <-chan struct{}
+		if b.guards {
+			heard = p.guards.heard()
+		}
 		select {
 		case o := <-b.outcomes:
 			if o.err == nil {
@@ -96,14 +101,18 @@ func (b *build) run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return o.err
 			}
-			again = time.After(b.learn(o))
-		case <-again:
-			again = nil
-			if b.begin(b.req) {
+			b.learn(o)
+		case <-b.again:
+			if !p.pool.awaited(b.turn) {
+				return nil
+			}
+			if b.next() {
 				late.Reset(p.patience.late())
-			} else if len(b.under) == 0 {
+			} else if len(b.under) == 0 && b.again == nil {
 				return b.err()
 			}
+		case <-heard:
+			b.again = time.After(guardPause)
 		case <-late.C:
 			b.beside()
 		case <-ctx.Done():
@@ -112,60 +121,109 @@ func (b *build) run(ctx context.Context) error {
 	}
 }
 
-// begin begins an attempt. It reports false if there is no route, or if it would be one too many.
-func (b *build) begin(req route.Request) bool {
-	if b.begun == buildAttempts {
+// next begins the next attempt, or sets when to try again if it is a guard that is missing, for as long as
+// anybody waits for the circuit, within bounds. It reports whether an attempt has begun.
+func (b *build) next() bool {
+	b.again, b.guards = nil, false
+	if b.waiting != nil && b.proxy.guards.check(b.waiting) != guard.Wait {
+		b.waiting = nil
+	}
+	if b.begin(b.req, nil) {
+		return true
+	}
+	missing, ok := errors.AsType[*guard.WaitError](b.noRoute)
+	switch {
+	case b.turn == nil || time.Since(b.since) > waitReady:
+	case ok:
+		b.guards, b.again = true, time.After(min(max(time.Until(missing.Until), 0), guardInterval))
+	case errors.Is(b.noRoute, errGuardWaits):
+		b.guards, b.again = true, time.After(guardInterval)
+	}
+	return false
+}
+
+// begin begins an attempt; late is the guard's of one whose link is late in coming, nil if there is none. It
+// reports false if there is no route, or if it would be one attempt too many.
+func (b *build) begin(req route.Request, late *guard.Attempt) bool {
+	if b.begun == buildAttempts || len(b.under) == maxBeside {
 		return false
 	}
-	relays, err := b.proxy.routes.Of(b.consensus).Choose(req, b.proxy.rnd)
-	if err != nil {
-		b.noRoute = err
+	p, next := b.proxy, &path{choice: choice{req.Exit, req.Exclude}}
+	if c, _ := p.usable(); c != nil {
+		b.consensus = c // guards do not go back to an older one
+	}
+	routes := p.routes.Of(b.consensus)
+	if req.Hops > 1 {
+		p.guards.follow(routes, req.Hops)
+		req.First = p.guards.first(next, late, b.waiting)
+	}
+	if next.relays, b.noRoute = routes.Choose(req, p.rnd); b.noRoute != nil {
+		p.guards.ended(next, context.Canceled)
 		return false
 	}
-	same := func(other []*netdoc.Relay) bool { return slices.Equal(other, relays) }
+	same := func(other *path) bool { return slices.Equal(other.relays, next.relays) }
 	if slices.ContainsFunc(b.under, same) {
+		p.guards.ended(next, context.Canceled)
 		return false // that would tell nothing new
 	}
 	b.begun++
-	b.under = append(b.under, relays)
-	if !b.proxy.pool.whileOpen(func() { b.outcomes <- outcome{relays, b.proxy.buildAlong(relays, b.turn, b.trace)} }) {
-		b.outcomes <- outcome{relays, errStopped}
+	b.under = append(b.under, next)
+	if !p.pool.whileOpen(func() { b.outcomes <- outcome{next, p.buildAlong(next, b.turn, b.trace)} }) {
+		p.guards.ended(next, context.Canceled)
+		b.outcomes <- outcome{next, errStopped}
 	}
 	return true
 }
 
 // beside begins a second attempt beside one that is late: along other relays, but if there are none, along
-// another route of the same. The relays of the first are not blamed: any may be the slow one.
+// another route of the same. The relays of the first are not blamed: any may be the slow one. Through the same
+// guard, but if it is the guard that there is no link to yet.
 func (b *build) beside() {
-	if len(b.under) >= maxBeside || b.proxy.pool.busy() {
+	if len(b.under) != maxBeside-1 || b.proxy.pool.busy() {
 		return
 	}
+	first, failed := b.under[0], b.noRoute
 	req := b.req
 	req.Avoid = maps.Clone(b.req.Avoid)
-	for _, r := range b.under[0] {
+	for _, r := range first.relays {
 		req.Avoid[r.ID] = struct{}{}
 	}
-	if !b.begin(req) {
-		b.begin(b.req)
+	var late *guard.Attempt
+	if !first.linked.Load() {
+		late = first.guard
 	}
-	b.noRoute = nil // there is one, and it is under way
+	if !b.begin(req, late) {
+		b.begin(b.req, late)
+	}
+	b.noRoute = failed // there is one, and it is under way
 }
 
-// learn notes an attempt that failed, and returns how long to wait before the next.
-func (b *build) learn(o outcome) time.Duration {
+// learn notes an attempt that failed, and sets when the next one begins.
+func (b *build) learn(o outcome) {
 	b.proxy.log.Debug("circuit not built", "cause", o.err)
-	b.failed = o.err
-	b.under = slices.DeleteFunc(b.under, func(r []*netdoc.Relay) bool { return slices.Equal(r, o.route) })
-	if culprit := suspect(o.route, o.err); culprit != nil {
+	if errors.Is(o.err, errGuardWaits) {
+		b.waiting, b.stood = o.path.guard, true
+	} else {
+		b.failed = o.err
+	}
+	if b.turn != nil && time.Since(b.since) < waitReady && guardsOwn(o) {
+		b.begun-- // guards have bounds of their own, and one after the other may have to be found out
+	}
+	b.under = slices.DeleteFunc(b.under, func(p *path) bool { return p == o.path })
+	wait := time.Duration(0)
+	if culprit := suspect(o.path.relays, o.err); culprit != nil {
 		b.req.Avoid[culprit.ID] = struct{}{}
-		return 0
+	} else if behind(o.err) {
+		wait = b.pause
+		b.pause *= 2
 	}
-	if !behind(o.err) {
-		return 0
-	}
-	pause := b.pause
-	b.pause *= 2
-	return pause
+	b.again, b.guards = time.After(wait), false
+}
+
+// guardsOwn reports whether an attempt came to nothing by its guard alone.
+func guardsOwn(o outcome) bool {
+	return o.path.guard != nil &&
+		(errors.Is(o.err, errGuardWaits) || errors.Is(o.err, errGuardGone) || blameGuard(o.err) == itself)
 }
 
 // err says why there is no circuit.
@@ -180,77 +238,9 @@ func (b *build) err() error {
 // noRoute gives a missing exit the reason that an exit itself would give.
 func noRoute(err error) error {
 	var none *route.NoExit
-	if errors.As(err, &none) && (none.Why == route.LackPolicy || none.Why == route.LackAllowed) {
+	refused := []route.Lack{route.LackPolicy, route.LackExit, route.LackAllowed}
+	if errors.As(err, &none) && slices.Contains(refused, none.Why) {
 		return errors.Join(err, &wire.EndError{Reason: wire.ReasonPolicy})
 	}
 	return err
-}
-
-// buildAlong builds one circuit along a route and adds it to the pool, for those who wait in t.
-func (p *Proxy) buildAlong(relays []*netdoc.Relay, t *turn, tr trace) error {
-	ctx, cancel := context.WithTimeout(p.alive, p.patience.giveUp())
-	defer cancel()
-	attempt := p.pool.begin(relays)
-	built, err := circuit.Build(ctx, p.node, relays)
-	took := time.Since(attempt.began)
-	p.attempted(took, err)
-	tr.built(attempt.id, relays, took, err)
-	if err != nil {
-		p.pool.failed(attempt)
-		return err
-	}
-	p.pool.add(attempt.id, built, t, p.runCircuit)
-	p.readyOnce.Do(func() { close(p.ready) })
-	return nil
-}
-
-// attempted notes the outcome of an attempt.
-func (p *Proxy) attempted(took time.Duration, err error) {
-	p.counts.attempted(err)
-	p.patience.learn(took, err)
-	switch {
-	case err == nil:
-		p.health.built()
-	case failureOf(err) != FailureGivenUp:
-		p.health.attemptFailed(err)
-	}
-}
-
-// runCircuit serves a circuit to its end.
-func (p *Proxy) runCircuit(c *circuit.Circuit) {
-	if err := c.Run(p.alive); errors.Is(err, wire.ErrViolation) {
-		p.log.Warn("a circuit was destroyed: a relay on it broke the protocol", "cause", err)
-	}
-}
-
-// suspect returns the relay to leave out after a failed build: the one that could not be reached by the
-// hop before it, or that answered with a fault of its own. Nil: it can't be told.
-func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
-	var failed *circuit.BuildError
-	if !errors.As(err, &failed) {
-		return nil
-	}
-	if failed.Hop > 0 && errors.Is(err, context.DeadlineExceeded) {
-		return nil // any hop may be the silent one, and none shall have the others left out
-	}
-	at := max(failed.Hop, 1) - 1
-	var said *onion.HopError
-	if errors.As(err, &said) {
-		switch said.Status {
-		case wire.StatusUnknownNext:
-			return nil // one of the two has another consensus than we do, and will have ours
-		case wire.StatusNextUnreachable, wire.StatusNextTimeout, wire.StatusNextReset:
-			at++
-		}
-	}
-	if at >= len(relays) {
-		return nil
-	}
-	return relays[at]
-}
-
-// behind reports whether a build failed because a relay did not know the next one.
-func behind(err error) bool {
-	var said *onion.HopError
-	return errors.As(err, &said) && said.Status == wire.StatusUnknownNext
 }

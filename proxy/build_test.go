@@ -60,6 +60,7 @@ func TestNoRoute(t *testing.T) {
 		want bool
 	}{
 		{&route.NoExit{}, true},
+		{&route.NoExit{Why: route.LackExit}, true},
 		{&route.NoExit{Why: route.LackAllowed}, true},
 		{&route.NoExit{Why: route.LackRelay}, false},
 		{&route.NoExit{Why: route.LackReliable}, false},

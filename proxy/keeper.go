@@ -12,6 +12,8 @@ const (
 	aheadBurst  = 32              // spares built one behind the other,
 	aheadRefill = 2 * time.Second // and then one in so long
 
+	guardInterval = time.Second // circuits that wait for better guards are looked at so often
+
 	retryMin = 100 * time.Millisecond
 	retryMax = 10 * time.Second
 )
@@ -124,6 +126,9 @@ func (k *keeper) wait() time.Duration {
 	sooner(k.lost.until)
 	for _, r := range k.rests {
 		sooner(r.until)
+	}
+	if k.proxy.pool.waitsForGuards() {
+		wait = min(wait, guardInterval)
 	}
 	if k.tokens == 0 {
 		sooner(k.filled.Add(aheadRefill))

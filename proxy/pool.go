@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"torproxy/proxy/circuit"
+	"torproxy/proxy/guard"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/netdoc"
@@ -16,7 +17,8 @@ import (
 type held struct {
 	circuit   *circuit.Circuit
 	id        string
-	used      bool // it has a label, and carries only streams of that
+	choice    string // what it was built for, choice.key: nobody else may take it
+	used      bool   // it has a label, and carries only streams of that
 	label     label
 	firstUse  time.Time
 	reserved  *turn // only for those who wait in it; nil: for anybody
@@ -25,7 +27,8 @@ type held struct {
 	streams   map[*circuit.Conn]stream
 	ending    int // streams that were closed, and whose last bytes may be on their way
 	lastClose time.Time
-	slow      int // answers in a row that were
+	slow      int            // answers in a row that were
+	guard     *guard.Attempt // what it waits for before it may carry streams; nil: for nothing
 }
 
 // stream is what the pool remembers of an open stream, to show it to its user.
@@ -66,8 +69,9 @@ type label struct {
 
 // attempt is a circuit being built.
 type attempt struct {
+	*path
 	id    string
-	route []*netdoc.Relay
+	turn  *turn // who waits for it
 	began time.Time
 }
 
@@ -83,14 +87,17 @@ func (p *pool) labelled(isolation, choice string) label {
 	return label{isolation, choice, p.identity}
 }
 
-// take returns a circuit for a stream: one of the same label, else a spare, which gets the label; fresh says
-// so. It counts as pending until opened or released. Nil: none fits.
-func (p *pool) take(l label, fits func(route []*netdoc.Relay) bool) (best *held, fresh bool) {
+// take returns a circuit for a stream: one of the same label, else a spare that was built for the same choice
+// of relays, which gets the label; fresh says so. It counts as pending until opened or released. Nil: none fits.
+func (p *pool) take(l label, chosen string, fits func(route []*netdoc.Relay) bool) (best *held, fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, h := range p.circuits {
-		if h.retired || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
+		if h.retired || h.guard != nil || !fits(h.circuit.Route()) || h.circuit.Streams()+h.pending >= wire.MaxStreams {
+			continue
+		}
+		if !h.used && h.choice != chosen { // whoever knows the exit by that choice would know of the label
 			continue
 		}
 		if h.used && (h.label != l || now.Sub(h.firstUse) > usedLifetime) || h.reserved != nil && h.reserved.label != l {
@@ -124,32 +131,72 @@ func better(a, b *held) bool {
 	return a.circuit.Began().Before(b.circuit.Began())
 }
 
-// add takes a circuit in and runs it; it leaves by itself when it has ended. If anybody waits in t for his
-// first circuit it is his, else it is a spare.
-func (p *pool) add(id string, c *circuit.Circuit, t *turn, run func(*circuit.Circuit)) {
+// add takes the circuit of an attempt in and runs it; it leaves by itself when it has ended. If anybody waits
+// in the attempt's turn for his first circuit it is his, else it is a spare, or, with a guard, it has to wait.
+func (p *pool) add(a *attempt, c *circuit.Circuit, wait *guard.Attempt, run func(*circuit.Circuit)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.changedLocked()
-	delete(p.building, id)
+	delete(p.building, a.id)
 	if p.closed {
 		c.Close()
 		run(c) // a closed circuit only says good-bye
 		return
 	}
-	h := &held{circuit: c, id: id, streams: map[*circuit.Conn]stream{}}
-	p.circuits[id] = h
+	h := &held{circuit: c, id: a.id, streams: map[*circuit.Conn]stream{}, choice: a.choice.key(), guard: wait}
+	p.circuits[h.id] = h
+	if wait == nil {
+		p.giveLocked(h, a.turn)
+	}
+	p.running.Go(func() {
+		run(c)
+		p.remove(h)
+	})
+}
+
+// giveLocked hands out a circuit that may carry streams now. p.mu is held.
+func (p *pool) giveLocked(h *held, t *turn) {
 	if t != nil && t.waiting > 0 && !t.given {
 		h.reserved, t.gives, t.given = t, h, true
 	}
 	if h.spare() && p.sparesLocked() > maxUnused {
 		h.retired = true
-		c.Close()
+		h.circuit.Close()
 	}
 	p.arrivedLocked()
-	p.running.Go(func() {
-		run(c)
-		p.remove(h)
-	})
+}
+
+// heard has the circuits that wait for better guards judged anew, and reports whether any may carry streams now.
+func (p *pool) heard(check func(*guard.Attempt) guard.Verdict) (any bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.circuits {
+		if h.guard == nil || h.retired {
+			continue
+		}
+		switch check(h.guard) {
+		case guard.Use:
+			h.guard, any = nil, true
+			p.giveLocked(h, nil)
+			p.changedLocked()
+		case guard.Discard:
+			h.retired = true
+			h.circuit.Close()
+		}
+	}
+	return any
+}
+
+// waitsForGuards reports whether any circuit does.
+func (p *pool) waitsForGuards() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.circuits {
+		if h.guard != nil && !h.retired {
+			return true
+		}
+	}
+	return false
 }
 
 // sparesLocked counts the spares. p.mu is held.
@@ -256,7 +303,7 @@ func (p *pool) standing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.circuits {
-		if !h.retired {
+		if !h.retired && h.guard == nil {
 			return true
 		}
 	}
@@ -293,11 +340,12 @@ func exitFits(exit *netdoc.Relay, t route.Target) bool {
 	return t.Port == 0 || exit.Policy.AllowsPort(t.Port)
 }
 
-func (p *pool) begin(r []*netdoc.Relay) *attempt {
+// begin notes an attempt, for those who wait in t.
+func (p *pool) begin(along *path, t *turn) *attempt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.next++
-	a := &attempt{id: strconv.Itoa(p.next), route: r, began: time.Now()}
+	a := &attempt{path: along, id: strconv.Itoa(p.next), turn: t, began: time.Now()}
 	p.building[a.id] = a
 	p.changedLocked()
 	return a

@@ -68,11 +68,11 @@ func TestNewIdentity(t *testing.T) {
 		if second == first {
 			t.Error("the same circuit after NewIdentity")
 		}
-		overtaken, _ := b.pool.take(asked, anyExit)
+		overtaken, _ := b.pool.take(asked, "", anyExit)
 		if overtaken == nil || overtaken.id == first || overtaken.id == second {
 			b.t.Fatalf("the dial that was overtaken got circuit %+v; %s is the earlier one, %s the later", overtaken, first, second)
 		}
-		if h, _ := b.pool.take(b.pool.labelled("a", ""), anyExit); h.id != second {
+		if h, _ := b.pool.take(b.pool.labelled("a", ""), "", anyExit); h.id != second {
 			t.Errorf("a later stream uses circuit %s, want %s", h.id, second)
 		}
 		b.pool.release(overtaken)
@@ -275,9 +275,9 @@ func TestLate(t *testing.T) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		attempt := b.pool.begin(relays)
+		attempt := b.pool.begin(&path{relays: relays}, nil)
 		b.pool.close()
-		b.pool.add(attempt.id, built, nil, b.runCircuit)
+		b.pool.add(attempt, built, nil, b.runCircuit)
 		<-built.Done()
 		if n := len(b.Circuits()); n != 0 {
 			t.Errorf("the pool has %d circuits", n)

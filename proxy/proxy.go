@@ -84,6 +84,7 @@ type Proxy struct {
 	health   health
 	patience patience
 	demand   demand
+	guards   guards
 	counts   counts
 	records  records
 
@@ -112,6 +113,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Listeners = &Listeners{}
 	}
 	p := &Proxy{cfg: cfg, log: cfg.Log, rnd: route.NewRand()}
+	p.guards.init(cfg, p.rnd)
 	p.demand.init(cfg)
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -186,6 +188,7 @@ func (p *Proxy) Offer(consensus, onionKeys []byte) error {
 	if err := p.follower.Offer(consensus); err != nil {
 		return err
 	}
+	p.guards.offline()
 	p.follower.OfferKeys(onionKeys)
 	return nil
 }

@@ -49,7 +49,7 @@ func (p *Proxy) Circuits() []CircuitInfo {
 		infos = append(infos, h.info(now))
 	}
 	for _, a := range pl.building {
-		infos = append(infos, CircuitInfo{ID: a.id, State: "building", Route: a.route, Age: now.Sub(a.began)})
+		infos = append(infos, CircuitInfo{ID: a.id, State: "building", Route: a.relays, Age: now.Sub(a.began)})
 	}
 	sort.Slice(infos, func(i, j int) bool { return infos[i].Age > infos[j].Age })
 	return infos
@@ -60,8 +60,11 @@ func (h *held) info(now time.Time) CircuitInfo {
 		ID: h.id, State: "ready", Route: h.circuit.Route(), Isolation: h.label.isolation,
 		Took: h.circuit.Took(), Age: now.Sub(h.circuit.Began()),
 	}
-	if h.retired {
+	switch {
+	case h.retired:
 		info.State = "closing"
+	case h.guard != nil:
+		info.State = "building" // it may not be used yet
 	}
 	info.In, info.Out = h.circuit.Bytes()
 	for _, s := range h.streams {

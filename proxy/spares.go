@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
+	"torproxy/proxy/guard"
 	"torproxy/proxy/need"
 	"torproxy/proxy/route"
 	"torproxy/wire/netdoc"
@@ -131,6 +133,7 @@ func (p *Proxy) keepSpares(ctx context.Context) error {
 	defer due.Stop()
 	for {
 		changed := p.follower.Changed()
+		p.heardGuards()
 		k.fill(ctx)
 		due.Reset(k.wait())
 		select {
@@ -156,8 +159,10 @@ func (p *Proxy) keepSpares(ctx context.Context) error {
 
 // buildSpare adds a circuit to the pool that nobody waits for.
 func (p *Proxy) buildSpare(ctx context.Context, c *netdoc.Consensus, a ahead) error {
-	err := p.newBuild(c, a.req, nil, trace{}).run(ctx)
-	if err != nil && ctx.Err() == nil && a.Choice == "" {
+	b := p.newBuild(c, a.req, nil, trace{})
+	err := b.run(ctx)
+	missing, isGuard := errors.AsType[*guard.WaitError](err)
+	if err != nil && ctx.Err() == nil && a.Choice == "" && !b.stood && (!isGuard || missing.Down) {
 		p.health.allFailed(err)
 	}
 	return err
@@ -169,9 +174,9 @@ func (p *pool) missing(wanted []ahead, under int) (ahead, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range wanted {
-		have := under
+		have, key := under, choice{a.req.Exit, a.req.Exclude}.key()
 		for _, h := range p.circuits {
-			if h.spare() && serves(h.circuit.Route(), a.req) {
+			if (h.spare() || h.guard != nil && !h.retired) && h.choice == key && serves(h.circuit.Route(), a.req) {
 				have++
 			}
 		}
@@ -182,8 +187,8 @@ func (p *pool) missing(wanted []ahead, under int) (ahead, bool) {
 	return ahead{}, false
 }
 
-// spare reports whether nobody uses the circuit, and anybody may.
-func (h *held) spare() bool { return !h.used && !h.retired && h.reserved == nil }
+// spare reports whether nobody uses the circuit, and anybody of its choice may.
+func (h *held) spare() bool { return !h.used && !h.retired && h.reserved == nil && h.guard == nil }
 
 // serves reports whether a circuit along a route is what a request asks for.
 func serves(relays []*netdoc.Relay, req route.Request) bool {

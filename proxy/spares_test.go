@@ -162,6 +162,53 @@ func TestManyUnused(t *testing.T) {
 	})
 }
 
+// TestChosenSpares checks that a spare which was built for one choice of relays goes to nobody of another, and
+// does not count as his.
+func TestChosenSpares(t *testing.T) {
+	var exits route.Selectors
+	onBed(t, 1, Config{Spares: 1}, func(_ int, e *exit) {
+		exits, _ = route.ParseSelectors(e.id.String())
+	}, func(b *bed) {
+		chosen := Request{Target: "site.test:80", Exit: exits}
+		for i := range 3 {
+			chosen.Isolation = fmt.Sprint("chosen ", i)
+			conn, err := b.Dial(b.t.Context(), chosen)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			conn.Close()
+			<-time.After(time.Second)
+		}
+		key := choice{exit: exits}.key()
+		spares := map[string]int{}
+		b.pool.mu.Lock()
+		for _, h := range b.pool.circuits {
+			if h.spare() {
+				spares[h.choice]++
+			}
+		}
+		b.pool.mu.Unlock()
+		if spares[key] == 0 || spares[""] == 0 {
+			b.t.Fatalf("spares by choice: %v, want some of each", spares)
+		}
+		for _, of := range []string{"", key} {
+			for n := 0; ; n++ {
+				h, _ := b.pool.take(b.pool.labelled(fmt.Sprint("another ", n), of), of, anyExit)
+				if h == nil {
+					if n != spares[of] {
+						b.t.Errorf("choice %q got %d spares, has %d", of, n, spares[of])
+					}
+					break
+				}
+				if h.choice != of {
+					b.t.Errorf("choice %q got a spare of %q", of, h.choice)
+				}
+				defer b.pool.release(h)
+			}
+		}
+	})
+}
+
 // TestUsualChoice checks that what the configuration chooses holds for all, spares and the outlook included,
 // and that a request may be more particular.
 func TestUsualChoice(t *testing.T) {

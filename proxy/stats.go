@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"torproxy/proxy/circuit"
+	"torproxy/proxy/guard"
 	"torproxy/wire"
 	"torproxy/wire/onion"
 )
@@ -25,6 +26,7 @@ const (
 	FailureBroken      Failure = "broken"      // the circuit was reset without an answer
 	FailureViolation   Failure = "violation"   // a hop broke the protocol
 	FailureGivenUp     Failure = "given up"    // nobody wanted it any more
+	FailureGuard       Failure = "no guard"    // none answers; told in Progress only, for nothing was attempted
 )
 
 // failureOf sorts the error of a build.
@@ -40,7 +42,10 @@ func failureOf(err error) Failure {
 		}
 	}
 	failed, _ := errors.AsType[*circuit.BuildError](err)
+	_, noGuard := errors.AsType[*guard.WaitError](err)
 	switch {
+	case noGuard:
+		return FailureGuard
 	case errors.Is(err, context.Canceled):
 		return FailureGivenUp
 	case failed != nil && failed.Hop == 0:

@@ -51,7 +51,7 @@ func (p *Proxy) circuitFor(ctx context.Context, w *want) (*held, error) {
 		}
 		p.pool.retireGone(c)
 		arrived := p.pool.arrivals()
-		if h, fresh := p.pool.take(w.label, w.fits); h != nil {
+		if h, fresh := p.pool.take(w.label, w.choice.key(), w.fits); h != nil {
 			p.demand.asked(w.route(p.cfg.Hops), fresh)
 			p.pool.wakeSpares()
 			w.trace.found(h, time.Since(began), result)

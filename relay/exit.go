@@ -25,6 +25,7 @@ type lastHop struct {
 	web     *web
 	session *mux.Session
 	streams sync.WaitGroup
+	heads   atomic.Int64 // requests of kind http that are being read
 }
 
 // serveLast answers "ready" and serves the circuit's streams until it ends.

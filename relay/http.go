@@ -85,7 +85,8 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 func (x *exchange) read() wire.Reason {
 	r := x.hop.relay
 	defer r.heads.Add(-1)
-	if r.heads.Add(1) > maxHeads {
+	defer x.hop.heads.Add(-1)
+	if r.heads.Add(1) > maxHeads || x.hop.heads.Add(1) > maxCircuitHeads {
 		return wire.ReasonResourceLimit
 	}
 	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))

@@ -15,9 +15,9 @@ func TestHTTPLimitsAreDocumented(t *testing.T) {
 	}
 	for name, value := range map[string]any{
 		"requestTimeout": requestTimeout, "replyTimeout": replyTimeout, "continueTimeout": continueTimeout, "quietTimeout": quietTimeout,
-		"maxRequestHead": maxRequestHead, "maxHeads": maxHeads, "maxFields": maxFields, "maxReplyHead": maxReplyHead, "maxTrailer": maxTrailer, "maxInterim": maxInterim,
+		"maxRequestHead": maxRequestHead, "maxHeads": maxHeads, "maxCircuitHeads": maxCircuitHeads, "maxFields": maxFields, "maxReplyHead": maxReplyHead, "maxTrailer": maxTrailer, "maxInterim": maxInterim,
 		"maxIdle": maxIdle, "idleTimeout": idleTimeout, "maxOpenLinks": maxOpenLinks, "maxOpenLink": maxOpenLink, "maxURIList": maxURIList,
-		"maxPageLinks": maxPageLinks, "maxFetches": maxFetches, "maxLevels": maxLevels, "maxLooked": maxLooked, "maxPushedReply": maxPushedReply,
+		"maxPageLinks": maxPageLinks, "maxFetches": maxFetches, "maxBodies": maxBodies, "bodyPatience": bodyPatience, "maxLevels": maxLevels, "maxLooked": maxLooked, "maxPushedReply": maxPushedReply,
 		"maxPushedBytes": maxPushedBytes, "pushTimeout": pushTimeout,
 	} {
 		if row := fmt.Sprintf("| `%s` | %v |", name, value); !strings.Contains(string(text), row) {

@@ -84,6 +84,7 @@ const (
 	maxHeads        = 4096             // requests of all circuits whose heads are on their way; beyond it, END "resource limit"
 	maxReplyHead    = 64 << 10         // bytes of a reply's head; beyond it, END "connection reset"
 	maxTrailer      = 4 << 10          // bytes of the fields behind a body; as for heads
+	maxCircuitHeads = 64               // the same, of one circuit
 	maxFields       = 256              // lines of a request's head; beyond it, END "unsupported"
 	maxMethod       = 32               // letters of a method; beyond it, END "unsupported"
 	maxInterim      = 16               // 1xx replies to a request; beyond it, END "connection reset"
@@ -95,7 +96,9 @@ const (
 
 	// The links of a page.
 	maxPageLinks   = wire.MaxPushes   // of one page that are opened, those of its stylesheets included; the others are the browser's
-	maxFetches     = 16               // requests for a page's links at a time: what a browser makes to three hosts; the others wait their turn
+	maxFetches     = 32               // requests for a page's links whose replies have not begun; the others wait their turn
+	maxBodies      = 6                // of its replies that are sent at a time, so that what is urgent is not one of many; the others wait their turn
+	bodyPatience   = 2 * time.Second  // that one waits; then it goes beside those that do not get on
 	maxLevels      = 3                // of links: the page's, its stylesheets', and those of stylesheets that these import; what is further down is the browser's
 	maxLooked      = 1 << 20          // bytes of a page, or a stylesheet, that are looked at, decoded; links behind them are not opened
 	maxPushedReply = 1 << 20          // bytes of one reply, if it says how many: what a client holds of one that it has not asked for; a larger one is not pushed

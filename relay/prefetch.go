@@ -21,20 +21,21 @@ import (
 //	2  look    a piece is read for links before it goes on                 prefetch_look.go
 //	3  open    each link once, the most urgent first                       here
 //	4  promise PUSH and the request, so before the bytes that name it      prefetch_push.go
-//	5  fetch   in its turn; the reply follows if a shared cache may keep it prefetch_push.go, prefetch_keep.go
+//	5  fetch   all at once; the client learns which may not be kept        prefetch_push.go, prefetch_keep.go
+//	   send    a few at a time, the most urgent first                      prefetch_push.go, prefetch_turns.go
 //	6  and the links of a stylesheet: from 2 again
 //
 // What the promises are good for: a browser that has read a link never asks for what is on its way already.
 
 // prefetch opens the links of one page. Its methods may be called from any goroutine.
 type prefetch struct {
-	hop    *lastHop
-	parent uint16 // the page's stream
-	asker  asker
-	turns  turns
-	ctx    context.Context // ends with the circuit, when the page has failed, and after the last push
-	cancel context.CancelFunc
-	look   *look // at the page
+	hop             *lastHop
+	parent          uint16 // the page's stream
+	asker           asker
+	fetches, bodies turns
+	ctx             context.Context // ends with the circuit, when the page has failed, and after the last push
+	cancel          context.CancelFunc
+	look            *look // at the page
 
 	mu      sync.Mutex
 	working int             // the page, and pushes
@@ -57,7 +58,7 @@ func (x *exchange) watch(resp *http.Response) *prefetch {
 		return nil
 	}
 	p := &prefetch{
-		hop: x.hop, parent: x.stream.ID(), asker: newAsker(x.req.header, base), turns: turns{free: maxFetches},
+		hop: x.hop, parent: x.stream.ID(), asker: newAsker(x.req.header, base), fetches: turns{free: maxFetches}, bodies: turns{free: maxBodies},
 		working: 1, seen: map[string]bool{spell(base): true}, cookies: resp.Cookies(), left: maxPushedBytes,
 	}
 	p.ctx, p.cancel = context.WithCancel(x.hop.ctx)

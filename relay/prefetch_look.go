@@ -29,6 +29,8 @@ type look struct {
 func newLook(resp *http.Response, read func(io.Reader)) *look {
 	l := &look{ReadCloser: resp.Body}
 	l.next, l.stop = iter.Pull(func(yield func(struct{}) bool) {
+		// A fault of a parser ends what it was looking at, and not the relay.
+		defer func() { recover() }()
 		if r, err := decode(&pieces{look: l, yield: yield}, coding(resp)); err == nil {
 			read(io.LimitReader(r, maxLooked))
 		}

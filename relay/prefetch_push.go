@@ -44,11 +44,11 @@ func (p *push) serve(ctx context.Context) wire.Reason {
 	if _, err := p.stream.Write(p.promise()); err != nil {
 		return wire.ReasonReset
 	}
-	if !p.page.turns.take(ctx, urgency(p.link.Kind)) {
+	if !p.page.fetches.take(ctx, urgency(p.link.Kind)) {
 		return wire.ReasonDone
 	}
-	defer p.page.turns.leave()
 	resp, reason := p.fetch(ctx)
+	p.page.fetches.leave()
 	if resp == nil {
 		return reason
 	}
@@ -65,6 +65,16 @@ func (p *push) serve(ctx context.Context) wire.Reason {
 			}
 		})
 		defer look.stop()
+	}
+	return p.send(ctx, resp)
+}
+
+// send sends the reply in its turn.
+func (p *push) send(ctx context.Context, resp *http.Response) wire.Reason {
+	patient, cancel := context.WithTimeout(ctx, bodyPatience)
+	defer cancel()
+	if p.page.bodies.take(patient, urgency(p.link.Kind)) {
+		defer p.page.bodies.leave()
 	}
 	return reply(p.stream, resp, http.MethodGet)
 }

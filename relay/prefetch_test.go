@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"torproxy/relay/pagelinks"
 	"torproxy/wire"
@@ -631,4 +632,93 @@ func mustParse(t *testing.T, s string) *url.URL {
 		t.Fatal(err)
 	}
 	return u
+}
+
+// onVirtualSite runs f in virtual time with an exit whose every connection leads to h, and all that is pushed
+// is left to take.
+func onVirtualSite(t *testing.T, h func(w io.Writer, path string), take func(*pushed), f func(b *bed, r *reader)) {
+	t.Helper()
+	accept := func(_ *destination, there net.Conn) {
+		go func() {
+			defer there.Close()
+			in := bufio.NewReader(there)
+			for {
+				r, err := http.ReadRequest(in)
+				if err != nil {
+					return
+				}
+				h(there, r.URL.Path)
+			}
+		}()
+	}
+	onBed(t, 2, exitTo(t, accept), func(b *bed) { f(b, b.reader(take)) })
+}
+
+const virtualHost = "198.41.0.4:80"
+
+// TestPushTimeout opens a link that gets no reply: the client is told after pushTimeout.
+func TestPushTimeout(t *testing.T) {
+	answer := func(w io.Writer, path string) {
+		if path == "/" {
+			io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 15\r\n\r\n<img src=a.png>")
+		}
+	}
+	onVirtualSite(t, answer, nil, func(b *bed, r *reader) {
+		began := time.Now()
+		_, all := r.page(virtualHost, "/", "")
+		p := all["http://198.41.0.4/a.png"]
+		if p == nil {
+			t.Fatalf("opened %v", all)
+		}
+		_, err := p.in.ReadByte()
+		wantEnd(t, "no reply", err, wire.ReasonTimeout)
+		if took := time.Since(began); took < pushTimeout || took > pushTimeout+time.Second {
+			t.Errorf("after %v", took)
+		}
+	})
+}
+
+// TestStalledPushes has as many replies that the client does not take as are sent at a time: those behind
+// them come all the same.
+func TestStalledPushes(t *testing.T) {
+	answer := func(w io.Writer, path string) {
+		head := "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+		switch {
+		case path == "/":
+			page := strings.Repeat("<script src=big%d.js></script>", maxBodies) + "<img src=small.png>"
+			for i := range maxBodies {
+				page = strings.Replace(page, "%d", fmt.Sprint(i), 1)
+			}
+			fmt.Fprintf(w, "%sContent-Length: %d\r\n\r\n%s", head, len(page), page)
+		case strings.HasPrefix(path, "/big"):
+			fmt.Fprintf(w, "%sContent-Length: %d\r\n\r\n", head, maxPushedReply)
+			w.Write(make([]byte, maxPushedReply))
+		default:
+			<-time.After(100 * time.Millisecond) // behind the others
+			fmt.Fprintf(w, "%sContent-Length: 5\r\n\r\nsmall", head)
+		}
+	}
+	var small chan time.Time
+	var enough chan struct{}
+	take := func(p *pushed) {
+		if strings.HasPrefix(p.request.URL.Path, "/big") {
+			<-enough
+			return
+		}
+		if resp, err := http.ReadResponse(p.in, p.request); err != nil {
+			t.Error(err)
+		} else if body, err := io.ReadAll(resp.Body); string(body) != "small" {
+			t.Errorf("%q, %v", body, err)
+		}
+		small <- time.Now()
+	}
+	onVirtualSite(t, answer, take, func(b *bed, r *reader) {
+		small, enough = make(chan time.Time, 1), make(chan struct{})
+		began := time.Now()
+		b.get(r.session, virtualHost, "/", "Torproxy-Prefetch: page\r\n").page("GET")
+		if took := (<-small).Sub(began); took < bodyPatience || took > bodyPatience+time.Second {
+			t.Errorf("the reply behind the others came after %v", took)
+		}
+		close(enough)
+	})
 }

@@ -13,7 +13,7 @@ var urgent = [...]pagelinks.Kind{pagelinks.Style, pagelinks.Script, pagelinks.Fo
 
 func urgency(k pagelinks.Kind) int { return slices.Index(urgent[:], k) }
 
-// turns lets so many of a page's links be fetched at a time: the most urgent first, then in order.
+// turns lets so many of a page's links do something at a time: the most urgent first, then in order.
 type turns struct {
 	mu      sync.Mutex
 	free    int

@@ -12,8 +12,8 @@ import (
 	"torproxy/wire/netdoc"
 )
 
-// The files of a client's data directory: the last consensus, and the onion keys that it names. Both are
-// public; what the client did with them is nowhere.
+// The public files of a client's data directory: the last consensus, and the onion keys that it names.
+// Another holds its guards (guardfile.go). What the client did with them is nowhere.
 const (
 	consensusName = "consensus"
 	onionKeysName = "onionkeys"
@@ -25,11 +25,12 @@ const (
 	cacheInterval = time.Minute
 )
 
-// cache keeps the consensus over a restart of the client.
+// cache keeps the consensus and the guards over a restart of the client.
 type cache struct {
-	dir   *state.Dir
-	log   *slog.Logger
-	saved *netdoc.Consensus // what the files hold; with more keys it would be another
+	dir    *state.Dir
+	log    *slog.Logger
+	saved  *netdoc.Consensus // what the files hold; with more keys it would be another
+	guards *guardFile        // nil: guards are not kept
 }
 
 // openCache opens --data-dir, which nobody else may use meanwhile.
@@ -53,11 +54,16 @@ func (c *cache) load(p *proxy.Proxy) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Info("the consensus in the data directory is of no use", "cause", err)
 	}
+	c.guards.load(p)
 }
 
-// run keeps the newest consensus until ctx ends.
+// run keeps the newest consensus and the guards until ctx ends.
 func (c *cache) run(ctx context.Context, p *proxy.Proxy) error {
-	defer c.save(p)
+	save := func() {
+		c.save(p)
+		c.guards.save(p)
+	}
+	defer save()
 	due := time.NewTimer(cacheFirst)
 	defer due.Stop()
 	for {
@@ -65,13 +71,13 @@ func (c *cache) run(ctx context.Context, p *proxy.Proxy) error {
 		case <-ctx.Done():
 			return nil
 		case <-due.C:
-			c.save(p)
+			save()
 			due.Reset(cacheInterval)
 		}
 	}
 }
 
-// save writes both files, the keys first: a consensus without some of its keys is of use, too.
+// save writes the public files, the keys first: a consensus without some of its keys is of use, too.
 func (c *cache) save(p *proxy.Proxy) {
 	current := p.Consensus()
 	if current == nil || current == c.saved {

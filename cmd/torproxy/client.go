@@ -7,15 +7,14 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 
 	"golang.org/x/sync/errgroup"
 
+	"torproxy/cmd/torproxy/internal/browser"
 	"torproxy/proxy"
 	"torproxy/proxy/frontdoor"
 	"torproxy/proxy/localnet"
-	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
 
@@ -47,12 +46,15 @@ type client struct {
 	embedded  *localnet.Network // nil: the network is somewhere else
 	proxy     *proxy.Proxy
 	cache     *cache // nil: nothing is kept
+	browsers  *browser.Opener
+	questions *questions
+	door      *frontdoor.Server
 
 	announced bool // progress has told the addresses
 }
 
 // runClient runs the client until ctx ends, which is no error.
-func runClient(ctx context.Context, o options, out *output) error {
+func runClient(ctx context.Context, o options, stdin io.Reader, out *output) error {
 	c := &client{options: o, output: out, reporter: out.reporter(), labels: newLabels()}
 	c.log, c.networkLog = out.log()
 	defer c.close()
@@ -70,6 +72,9 @@ func runClient(ctx context.Context, o options, out *output) error {
 			return err
 		}
 		defer c.cache.dir.Close()
+		if c.embedded == nil { // whose relays are others at every start
+			c.cache.guards = newGuardFile(c.cache.dir, c.log)
+		}
 	}
 	c.proxy, err = proxy.New(proxy.Config{
 		Network: c.network, Hops: int(o.hops), IsolateDestinations: o.isolateDest,
@@ -84,6 +89,9 @@ func runClient(ctx context.Context, o options, out *output) error {
 	}
 	if c.cache != nil {
 		c.cache.load(c.proxy)
+	}
+	if err := c.makeDoor(stdin); err != nil {
+		return err
 	}
 	c.warn()
 	if err := c.serve(ctx); err != nil && ctx.Err() == nil {
@@ -220,32 +228,10 @@ func (c *client) serve(ctx context.Context) error {
 		run("the data directory has failed", func(ctx context.Context) error { return c.cache.run(ctx, c.proxy) })
 	}
 	run("the SOCKS port has failed", c.serveSOCKS)
-	run("the HTTP port has failed", c.serveHTTP)
+	run("the HTTP port has failed", func(ctx context.Context) error { return c.door.Serve(ctx, c.http) })
+	run("the browsers have failed", c.browsers.Run)
+	run("the questions have failed", func(ctx context.Context) error { return c.questions.run(ctx, c.door) })
 	return g.Wait()
-}
-
-func (c *client) serveHTTP(ctx context.Context) error {
-	return frontdoor.New(frontdoor.Config{
-		Dial:       c.dialHTTP,
-		Backend:    &backend{client: c},
-		Own:        c.listeners.HasTarget,
-		Prefetch:   true,
-		Optimistic: c.options.optimistic,
-		Log:        c.log,
-	}).Serve(ctx, c.http)
-}
-
-// dialHTTP is the front door's Dial.
-func (c *client) dialHTTP(ctx context.Context, r frontdoor.Request) (net.Conn, error) {
-	wanted, err := c.request(r.Target, c.labels.http(r.Isolation), r.User)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", frontdoor.ErrUser, err)
-	}
-	wanted.Early, wanted.After, wanted.Pushed = r.Early, r.After, r.Pushed
-	if r.HTTP {
-		wanted.Kind = wire.KindHTTP
-	}
-	return c.proxy.Dial(ctx, wanted)
 }
 
 // progress tells how far the start is. It is called from one goroutine.

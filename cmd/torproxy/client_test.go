@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -38,6 +39,9 @@ func TestClient(t *testing.T) {
 	t.Run("isolation", c.testIsolation)
 	t.Run("new identity", c.testNewIdentity)
 	t.Run("ourselves", c.testOurselves)
+	t.Run("metrics", c.testMetrics)
+	t.Run("links to open", c.testLinks)
+	t.Run("links of a page", c.testPrefetch)
 }
 
 // running is a client in this process.
@@ -356,5 +360,108 @@ func TestClientFails(t *testing.T) {
 	}
 	if f := failureOf(errors.New("the sky has fallen")); f.exit() != exitFailed || f.code != codeFailed || f.Error() != "the sky has fallen" {
 		t.Errorf("an unexplained error is %+v", f)
+	}
+}
+
+// testMetrics looks for figures that cannot be zero, and for what must not be among them.
+func (c *running) testMetrics(t *testing.T) {
+	answer, err := direct().Get("http://" + c.at.http + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	documented(t, "torproxy_client_", string(text))
+	for _, never := range []string{"127.0.0.1", "localhost", "http:", "relay1"} {
+		if strings.Contains(string(text), never) {
+			t.Errorf("the metrics have %s", never)
+		}
+	}
+	for _, zero := range []string{"torproxy_client_circuits_built_total 0", `torproxy_client_connections_total{outcome="connected"} 0`, `torproxy_client_bytes_total{direction="in"} 0`} {
+		if strings.Contains(string(text), zero+"\n") {
+			t.Errorf("%s", zero)
+		}
+	}
+}
+
+// testLinks lets a reply ask for a link to be opened: it is shown whole, and refused.
+func (c *running) testLinks(t *testing.T) {
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/uri-list")
+		io.WriteString(w, "http://xn--bcher-kva.test/x?y\r\n")
+	}))
+	defer site.Close()
+	answer, err := through("http://" + c.at.http).Get(site.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.Header.Get("Torproxy-Open") != "" {
+		t.Errorf("the client sees %v", answer.Header)
+	}
+	var links []frontdoor.Link
+	if err := c.api("/api/links", &links); err != nil || len(links) != 1 {
+		t.Fatalf("links %v, %v", links, err)
+	}
+	if l := links[0]; l.URL != "http://xn--bcher-kva.test/x?y" || l.Host != "xn--bcher-kva.test" || "http://"+l.From != site.URL || l.State != frontdoor.LinkWaiting {
+		t.Errorf("%+v", l)
+	}
+	said, err := direct().Post("http://"+c.at.http+"/api/links/"+links[0].ID, "application/json", strings.NewReader(`{"open":false}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said.Body.Close()
+	if c.api("/api/links", &links); links[0].State != frontdoor.LinkRefused {
+		t.Errorf("%+v", links)
+	}
+}
+
+// testPrefetch asks for a page as browsers do: the exit opens its links, and each is asked for at the site
+// only once.
+func (c *running) testPrefetch(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[string]int{}
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked[r.URL.Path]++
+		mu.Unlock()
+		switch r.URL.Path {
+		case "/":
+			w.Header().Set("Content-Type", "text/html")
+			io.WriteString(w, `<!DOCTYPE html><link rel="stylesheet" href="/style.css"><img src="/picture">`)
+		case "/style.css":
+			w.Header().Set("Content-Type", "text/css")
+			io.WriteString(w, `p { background: url(/background) }`)
+		default:
+			io.WriteString(w, r.URL.Path)
+		}
+	}))
+	defer site.Close()
+	client := through("http://" + c.at.http)
+	for _, path := range []string{"/", "/style.css", "/picture", "/background"} {
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", site.URL+path, nil)
+		r.Header.Set("Accept", "*/*")
+		if path == "/" {
+			r.Header.Set("Accept", "text/html,*/*;q=0.8")
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", path, answer.Status)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for path, n := range asked {
+		if n != 1 {
+			t.Errorf("%s was asked for %d times", path, n)
+		}
+	}
+	if len(asked) != 4 {
+		t.Errorf("asked for %v", asked)
 	}
 }

@@ -95,9 +95,15 @@ func (b *tab) shoot(name string) {
 const circuitsTo = `[...document.querySelectorAll('#circuit-list > li')].filter(li => li.querySelector('.streams').textContent.includes(%q)).map(li => li.dataset.key).join()`
 
 func TestConsole(t *testing.T) {
-	arrived := make(chan struct{}, 10)
+	arrived, opened := make(chan struct{}, 10), make(chan string, 10)
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
+		switch r.URL.Path {
+		case "/asks":
+			w.Header().Set("Refresh", "0; url=/opened?for=you")
+		case "/opened":
+			opened <- r.RequestURI
+		}
 		io.WriteString(w, "<title>a site</title><p>good day")
 		w.(http.Flusher).Flush()
 		if r.URL.Path == "/" {
@@ -106,7 +112,7 @@ func TestConsole(t *testing.T) {
 		}
 	}))
 	defer site.Close()
-	p := startProgram(t, build(t), "--hops", "3")
+	p := startProgram(t, build(t), "--hops", "3", "--browser", headless(t, "chromium", "--headless", "--no-sandbox"))
 	b := startTab(t, p)
 	host := strings.TrimPrefix(site.URL, "http://")
 
@@ -155,12 +161,32 @@ func TestConsole(t *testing.T) {
 	b.do("close a circuit", chromedp.Click(`#circuit-list > li button`))
 	b.await("it is gone", fmt.Sprintf(`document.querySelector('#circuit-list > li[data-key="%s"]') === null`, closed))
 
+	if err := fetchThrough(t.Context(), p.http, site.URL+"/asks"); err != nil {
+		t.Fatal(err)
+	}
+	b.await("the reply's wish", `!document.getElementById('links').hidden`)
+	if got, want := value[string](b, `document.querySelector('#link-list .url').textContent`), site.URL+"/opened?for=you"; got != want {
+		t.Errorf("the console asks for %q, want %q", got, want)
+	}
+	b.shoot("link.png")
+	b.do("yes", chromedp.Click("#link-list button"))
+	select {
+	case got := <-opened:
+		if got != "/opened?for=you" {
+			t.Errorf("the browser opened %q", got)
+		}
+	case <-time.After(time.Minute):
+		t.Error("no browser opened the link")
+	}
+	b.await("it is answered", `document.getElementById('links').hidden`)
+
 	b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)))
 	if wide := value[int](b, `document.documentElement.scrollWidth`); wide > 390 {
 		t.Errorf("the page is %d wide on a phone of 390", wide)
 	}
 	b.shoot("phone.png")
 }
+
 
 // fetchThrough gets a page through an HTTP proxy and reads it until ctx ends.
 func fetchThrough(ctx context.Context, proxy, page string) error {

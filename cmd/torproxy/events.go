@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io"
 	"sync"
+
+	"torproxy/proxy/frontdoor"
 )
 
 // events reports to a program: one JSON object per line, and nothing else, on stdout. What failed is told
@@ -12,6 +14,7 @@ import (
 //	{"event":"bootstrap","percent":40,"summary":"..."}     at every change; may go back
 //	{"event":"warning","message":"..."}
 //	{"event":"ready","socks":"HOST:PORT","http":"HOST:PORT"}     once
+//	{"event":"link","id":"1","url":"http://...","host":"...","from":"HOST:PORT"}     a reply asks to open it
 //	{"event":"error","code":"port_taken","message":"..."}     the last event, if it fails
 //	{"event":"stopped"}     the last event, if it was stopped
 type events struct {
@@ -41,6 +44,16 @@ func (e *events) ready(at addresses) {
 		SOCKS string `json:"socks"`
 		HTTP  string `json:"http"`
 	}{"ready", at.socks, at.http})
+}
+
+func (e *events) link(l frontdoor.Link) {
+	e.print(struct {
+		Event string `json:"event"`
+		ID    string `json:"id"`
+		URL   string `json:"url"`
+		Host  string `json:"host"`
+		From  string `json:"from"`
+	}{"link", l.ID, l.URL, l.Host, l.From})
 }
 
 func (e *events) failed(f *failure) {

@@ -43,7 +43,7 @@ const order = `
 
 	# The fronts know nothing of circuits: they dial by a function.
 	proxy/socks:     wire github.com/armon/go-socks5
-	proxy/frontdoor: wire golang.org/x/net/idna
+	proxy/frontdoor: wire
 
 	proxy/localnet: wire wire/netdoc relay dirauth golang.org/x/sync/errgroup
 

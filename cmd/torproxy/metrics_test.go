@@ -10,13 +10,17 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"torproxy/dirauth"
+	"torproxy/proxy"
+	"torproxy/proxy/frontdoor"
 	"torproxy/relay"
 	"torproxy/wire"
 	"torproxy/wire/directory"
+	"torproxy/wire/netdoc"
 )
 
 // answered is what a handler of metrics answers.
@@ -148,6 +152,29 @@ func TestDirauthMetricsAreDocumented(t *testing.T) {
 	} {
 		says(t, text, want)
 	}
+}
+
+func TestClientMetricsAreDocumented(t *testing.T) {
+	stats := proxy.Stats{
+		Circuits: 5, Spares: 2, Building: 1, Built: 6, Failed: map[proxy.Failure]int64{proxy.FailureGivenUp: 7}, In: 1 << 60, Build80: 1500 * time.Millisecond,
+		Dials: map[string]int64{proxy.DialConnected: 8, proxy.DialNoCircuit: 9, wire.ReasonDNS.String(): 10},
+	}
+	text := answered(metricsHandler("client", func(s samples) {
+		s.gauge("torproxy_client_bootstrap_percent", 100)
+		collectConsensus(s, &netdoc.Consensus{ValidUntil: 1500})
+		collectCircuits(s, stats)
+		collectDoor(s, frontdoor.Stats{Tunnels: 1, Forwarded: 2, Failed: 3, PushesUsed: 4, PushesMissed: 5, PushesRefused: 6, PushesUnused: 7, PushesHeld: 8, PushBytesHeld: 9, PushBytesUsed: 10, PushBytesWasted: 11})
+	}))
+	documented(t, "torproxy_client_", text)
+	for _, want := range []string{
+		`torproxy_client_circuits{state="used"} 3`, `torproxy_client_circuits_failed_total{cause="given_up"} 7`, `torproxy_client_circuit_build_seconds{quantile="0.8"} 1.5`,
+		`torproxy_client_connections_total{outcome="connected"} 8`, `torproxy_client_connections_total{outcome="dns"} 10`, `torproxy_client_bytes_total{direction="in"} 1152921504606846976`,
+		`torproxy_client_http_requests_total{kind="forwarded"} 2`, `torproxy_client_pushes_total{result="missed"} 5`, `torproxy_client_push_bytes_total{result="wasted"} 11`,
+		"torproxy_client_consensus_valid_until_seconds 1.5", "torproxy_client_pushes_held 8", "torproxy_client_push_held_bytes 9",
+	} {
+		says(t, text, want)
+	}
+	collectConsensus(samples{}, nil)
 }
 
 // The port has one page, for those who ask by an address, and ends with its context.

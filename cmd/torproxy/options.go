@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"torproxy/proxy/frontdoor"
 	"torproxy/proxy/route"
 	"torproxy/wire"
 )
@@ -24,6 +25,9 @@ type options struct {
 	relays      relayChoice // what requests use whose user name does not say
 	isolateDest bool
 	optimistic  bool
+	prefetch    onOff
+	openLinks   openLinks
+	browser     string // "": $BROWSER, or one that is installed
 }
 
 // check finds what is wrong with flags that are right one by one.
@@ -81,6 +85,24 @@ func (b isolateBy) Set(s string) error {
 	}
 	*b.dest = true
 	return nil
+}
+
+// openLinks is the value of --open-links.
+type openLinks frontdoor.OpenLinks
+
+func (o *openLinks) String() string { return string(*o) }
+
+// Type implements pflag.Value.
+func (o *openLinks) Type() string { return "ask|always|never" }
+
+// Set implements pflag.Value.
+func (o *openLinks) Set(s string) error {
+	switch frontdoor.OpenLinks(s) {
+	case frontdoor.Ask, frontdoor.Always, frontdoor.Never:
+		*o = openLinks(s)
+		return nil
+	}
+	return errors.New("the choices are ask, always and never")
 }
 
 // fileName is the value of --network and --data-dir.

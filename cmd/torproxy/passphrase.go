@@ -92,8 +92,11 @@ func (p *passphrases) read() ([]byte, error) {
 	return line, nil
 }
 
-func (p *passphrases) terminal() (fd int, ok bool) {
-	f, ok := p.in.(*os.File)
+func (p *passphrases) terminal() (fd int, ok bool) { return terminalOf(p.in) }
+
+// terminalOf returns the terminal that in reads, if it does.
+func terminalOf(in io.Reader) (fd int, ok bool) {
+	f, ok := in.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return 0, false
 	}

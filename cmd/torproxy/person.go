@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+
+	"torproxy/proxy/frontdoor"
 )
 
 // person reports to a person: what to use goes to stdout, how things stand and what is wrong to stderr.
@@ -13,8 +15,9 @@ type person struct {
 	quiet          bool // only what failed
 
 	mu      sync.Mutex
-	isReady bool // ready has been told
-	lost    bool // and is no longer true
+	isReady bool   // ready has been told
+	lost    bool   // and is no longer true
+	console string // its URL, after ready
 }
 
 func (p *person) bootstrap(percent int, summary string) {
@@ -49,10 +52,10 @@ func (p *person) ready(at addresses) {
 	if p.quiet {
 		return
 	}
-	p.mu.Lock()
-	p.isReady = true
-	p.mu.Unlock()
 	console := "http://" + reachable(at.http) + "/"
+	p.mu.Lock()
+	p.isReady, p.console = true, console
+	p.mu.Unlock()
 	fmt.Fprintf(p.stdout, `
 %s
 
@@ -67,6 +70,25 @@ Try it:
 
 Ctrl-C stops it.
 `, p.stdout.paint(bold, "torproxy is ready."), at.socks, at.http, console, curlSOCKS(at.socks), reachable(at.http))
+}
+
+func (p *person) link(l frontdoor.Link) {
+	if p.quiet {
+		return
+	}
+	p.mu.Lock()
+	console := p.console
+	p.mu.Unlock()
+	fmt.Fprintf(p.stderr, "%s\n  answer at %s\n", p.describe(l), console)
+}
+
+// describe says what a reply asks for: the whole URL, with its host standing out.
+func (p *person) describe(l frontdoor.Link) string {
+	url := l.URL
+	if scheme, rest, ok := strings.Cut(url, "://"+l.Host); ok {
+		url = scheme + "://" + p.stderr.paint(bold, l.Host) + rest
+	}
+	return fmt.Sprintf("a reply of %s asks to open this link:\n  %s", printable(l.From), url)
 }
 
 func (p *person) failed(f *failure) {

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 
 	"github.com/lmittmann/tint"
+
+	"torproxy/proxy/frontdoor"
 )
 
 // reporter tells whoever started the client what happens. Its methods may be called concurrently.
@@ -11,6 +13,7 @@ type reporter interface {
 	bootstrap(percent int, summary string) // 0 to 100; may go back
 	warning(message string)                // one sentence
 	ready(at addresses)                    // once
+	link(l frontdoor.Link)                 // a reply asks to open one, which waits for an answer
 	failed(f *failure)                     // at the end
 	stopped()                              // at the end, after an orderly stop
 }

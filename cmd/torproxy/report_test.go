@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"log"
 	"log/slog"
 	"strings"
 	"testing"
+
+	"torproxy/proxy/frontdoor"
 )
 
 // told is what a person is told by a whole run, with every kind of report.
@@ -15,6 +18,7 @@ func told(o *output) {
 	r.bootstrap(10, "asking")
 	r.bootstrap(100, "ready")
 	r.ready(addresses{socks: "0.0.0.0:9050", http: "[::]:8118"})
+	r.link(frontdoor.Link{ID: "7", URL: "http://xn--bcher-kva.test:81/a?b", Host: "xn--bcher-kva.test:81", From: "a.test:80"})
 	r.bootstrap(10, "asking again")
 	r.bootstrap(100, "ready")
 	r.failed(&failure{code: codeFailed, what: "it broke", cause: "it was old", advice: "buy another"})
@@ -36,6 +40,8 @@ Try it:
 Ctrl-C stops it.
 `
 
+const asks = "a reply of a.test:80 asks to open this link:\n  http://%s/a?b\n  answer at http://127.0.0.1:8118/\n"
+
 func TestReports(t *testing.T) {
 	const failed = "error: it broke\ncause: it was old\nto do: buy another\n"
 	for _, c := range []struct {
@@ -45,13 +51,13 @@ func TestReports(t *testing.T) {
 	}{
 		{
 			name: "in a file", stdout: readyText,
-			stderr: "warning: it is a trial\n 10%  asking\n100%  ready\n 10%  asking again\n100%  ready\n" + failed + "torproxy has stopped\n",
+			stderr: "warning: it is a trial\n 10%  asking\n100%  ready\n" + fmt.Sprintf(asks, "xn--bcher-kva.test:81") + " 10%  asking again\n100%  ready\n" + failed + "torproxy has stopped\n",
 		},
 		{name: "quiet", quiet: true, stderr: failed},
 		{
 			name: "terminal", terminal: true, stdout: strings.Replace(readyText, "torproxy is ready.", bold+"torproxy is ready."+plain, 1),
 			stderr: yellow + "warning:" + plain + " it is a trial\n" +
-				eraseLine + " 10%  asking" + eraseLine + eraseLine + " 10%  asking again" + eraseLine + "ready again\n" +
+				eraseLine + " 10%  asking" + eraseLine + fmt.Sprintf(asks, bold+"xn--bcher-kva.test:81"+plain) + eraseLine + " 10%  asking again" + eraseLine + "ready again\n" +
 				eraseLine + red + "error:" + plain + strings.TrimPrefix(failed, "error:") + eraseLine + "torproxy has stopped\n",
 		},
 		{
@@ -60,6 +66,7 @@ func TestReports(t *testing.T) {
 {"event":"bootstrap","percent":10,"summary":"asking"}
 {"event":"bootstrap","percent":100,"summary":"ready"}
 {"event":"ready","socks":"0.0.0.0:9050","http":"[::]:8118"}
+{"event":"link","id":"7","url":"http://xn--bcher-kva.test:81/a?b","host":"xn--bcher-kva.test:81","from":"a.test:80"}
 {"event":"bootstrap","percent":10,"summary":"asking again"}
 {"event":"bootstrap","percent":100,"summary":"ready"}
 {"event":"error","code":"failed","message":"it broke; it was old; buy another"}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"torproxy/proxy"
+	"torproxy/proxy/frontdoor"
 	"torproxy/wire"
 )
 
@@ -47,6 +48,8 @@ func newRoot(out *output) *cobra.Command {
 		hops:  proxy.DefaultHops,
 		socks: listenAddress{network: "tcp", address: "127.0.0.1:9050"},
 		http:  listenAddress{network: "tcp", address: "127.0.0.1:8118", tcpOnly: true},
+
+		prefetch: true, openLinks: openLinks(frontdoor.Ask),
 	}
 	root := &cobra.Command{
 		Use:   "torproxy",
@@ -69,7 +72,7 @@ func newRoot(out *output) *cobra.Command {
 			if err := o.check(); err != nil {
 				return wrongUsage(cmd.CommandPath(), err.Error())
 			}
-			return runClient(cmd.Context(), o, out)
+			return runClient(cmd.Context(), o, cmd.InOrStdin(), out)
 		},
 	}
 	root.SetVersionTemplate(versionLine())
@@ -93,6 +96,9 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	f.Var(&o.dataDir, "data-dir", "keep the last consensus in `DIR`, to be ready sooner at the next start")
 	f.Var(isolateBy{&o.isolateDest}, "isolate", "keep connections to different hosts on different circuits, too")
 	f.BoolVar(&o.optimistic, "optimistic", false, "tell programs that they are connected before the exit has answered: faster, but failures come without a reason")
+	f.Var(&o.prefetch, "prefetch", "let exits open the links of http:// pages that a browser asks for, so that all is there sooner")
+	f.Var(&o.openLinks, "open-links", "what to do when a reply asks to open a link; it opens in a browser that has no way past the proxy")
+	f.StringVar(&o.browser, "browser", "", "that browser's `PATH`, or its name (default: $BROWSER, then one that is installed)")
 	f.Var(relayList{&o.relays.exit}, "exit", "leave only by `RELAY`, a nickname or an ID (several with commas); it sets you apart from others")
 	f.Var(relayList{&o.relays.exclude}, "exclude", "never use `RELAY`; several with commas")
 	f.BoolVar(&out.json, "json", false, "print events on stdout, one JSON object per line")
@@ -110,6 +116,8 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	root.RegisterFlagCompletionFunc("socks", cobra.NoFileCompletions)
 	root.RegisterFlagCompletionFunc("http", cobra.NoFileCompletions)
 	root.RegisterFlagCompletionFunc("isolate", cobra.FixedCompletions([]cobra.Completion{"dest"}, cobra.ShellCompDirectiveNoFileComp))
+	root.RegisterFlagCompletionFunc("prefetch", cobra.FixedCompletions([]cobra.Completion{"on", "off"}, cobra.ShellCompDirectiveNoFileComp))
+	root.RegisterFlagCompletionFunc("open-links", cobra.FixedCompletions([]cobra.Completion{"ask", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 	root.RegisterFlagCompletionFunc("exit", cobra.NoFileCompletions)
 	root.RegisterFlagCompletionFunc("exclude", cobra.NoFileCompletions)
 	root.MarkFlagFilename("network", "json")

@@ -54,7 +54,7 @@ func wantEvents(t *testing.T, in *bufio.Reader, want ...string) {
 }
 
 func TestEvents(t *testing.T) {
-	serveInBubble(t, Config{Dial: noDial}, func(t *testing.T, p *pipes, server *Server, stop func() time.Duration) {
+	serveInBubble(t, Config{Dial: noDial, ParseLink: parseAny}, func(t *testing.T, p *pipes, server *Server, stop func() time.Duration) {
 		backend := server.cfg.Backend.(*client)
 		in, hangUp := listenEvents(t, p)
 		wantEvents(t, in, `start {}`, `bootstrap {"percent":100,"summary":"ready"}`,

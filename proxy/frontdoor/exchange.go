@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -105,6 +106,12 @@ func (x *exchange) reply(out *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, x.counted.explain(err)
 		}
+		if reply.StatusCode < 100 {
+			return nil, errors.New("the status of the reply is none")
+		}
+		if reply.StatusCode == http.StatusSwitchingProtocols && !answersUpgrade(out, reply) {
+			return nil, errUnasked101
+		}
 		if reply.StatusCode/100 != 1 || reply.StatusCode == http.StatusSwitchingProtocols {
 			x.decide(false)
 			x.counted.left = -1
@@ -121,6 +128,16 @@ func (x *exchange) reply(out *http.Request) (*http.Response, error) {
 			}
 		}
 	}
+}
+
+// errUnasked101: behind a 101 the client's connection is a pipe to the destination. One that nobody has asked
+// for would get the client's next requests, for whatever host they are.
+var errUnasked101 = errors.New("the destination went over to another protocol, which it was not asked to")
+
+// answersUpgrade reports whether a 101 goes over to what the request has named.
+func answersUpgrade(out *http.Request, reply *http.Response) bool {
+	wanted := out.Header.Get("Upgrade")
+	return wanted != "" && strings.EqualFold(wanted, reply.Header.Get("Upgrade"))
 }
 
 // body is the reply's body, or, after 101, the connection.

@@ -129,7 +129,7 @@ func TestForwardFallsBack(t *testing.T) {
 	unsupported := &wire.EndError{Reason: wire.ReasonUnsupported, Remote: true}
 	var asked []Request
 	f := start(t, func(c *Config) {
-		c.Prefetch = true
+		c.Prefetch, c.ParseLink = true, parseAny
 		c.Dial = func(_ context.Context, r Request) (net.Conn, error) {
 			asked = append(asked, r)
 			switch {
@@ -195,7 +195,7 @@ func TestForwardSaysTheHost(t *testing.T) {
 
 // Links that a reply asks to open: of the exit, not shown by a browser, and not too many.
 func TestForwardFindsLinksToOpen(t *testing.T) {
-	f := start(t)
+	f := start(t, func(c *Config) { c.ParseLink = parseAny })
 	many := ""
 	for i := range maxOpens + 2 {
 		many += fmt.Sprintf("Torproxy-Open: http://b.test/%d\n", i)
@@ -391,8 +391,50 @@ func FuzzPushed(f *testing.F) {
 		if again, err := parseTarget(p.name.target, 0); err != nil || again.String() != p.name.target || p.name.path == "" || s.named[p.name] != p {
 			t.Errorf("%q is named %+v", raw, p.name)
 		}
-		if !slices.Contains(statuses, p.reply.StatusCode) || hasCredentials(p.request.Header) {
+		if p.reply.StatusCode != http.StatusOK || hasCredentials(p.request.Header) {
 			t.Errorf("%q may be used", raw)
 		}
 	})
+}
+
+// A 101 that nobody asked for, or to something else, would make the client's connection a pipe to the
+// destination, which would then get the client's next requests, whatever host they are for.
+func TestUnaskedSwitch(t *testing.T) {
+	for _, test := range []struct{ asked, answered string }{
+		{"", ""}, {"", "Connection: Upgrade\r\nUpgrade: websocket\r\n"},
+		{"Upgrade: websocket\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"}, // not named in Connection
+		{"Connection: Upgrade\r\nUpgrade: websocket\r\n", ""},
+		{"Connection: Upgrade\r\nUpgrade: websocket\r\n", "Connection: Upgrade\r\nUpgrade: other\r\n"},
+		{"Connection: Upgrade\r\nUpgrade: other\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"}, // a plain stream
+	} {
+		f := start(t)
+		f.origin("a.test:80", func(c net.Conn) {
+			http.ReadRequest(bufio.NewReader(c))
+			io.WriteString(c, "HTTP/1.1 101 x\r\n"+test.answered+"\r\n")
+		})
+		r, _ := f.do("GET http://a.test/ HTTP/1.1\nHost: x\n" + strings.ReplaceAll(test.asked, "\r\n", "\n") + "\n")
+		if r.StatusCode != http.StatusBadGateway {
+			t.Errorf("asked %q, answered %q: the client gets %s", test.asked, test.answered, r.Status)
+		}
+	}
+}
+
+// What is larger than exits take goes through a plain stream from the start.
+func TestLargeHeadGoesPlain(t *testing.T) {
+	var http []bool
+	f := start(t, func(c *Config) {
+		dial := c.Dial
+		c.Dial = func(ctx context.Context, r Request) (net.Conn, error) {
+			http = append(http, r.HTTP)
+			return dial(ctx, r)
+		}
+	})
+	f.origin("a.test:80", func(c net.Conn) {
+		io.ReadFull(c, make([]byte, exitHead))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	})
+	r, _ := f.do("GET http://a.test/" + strings.Repeat("x", exitHead) + " HTTP/1.1\nHost: x\n\n")
+	if r.StatusCode != 200 || len(http) != 1 || http[0] {
+		t.Errorf("%s; by exits: %v", r.Status, http)
+	}
 }

@@ -139,15 +139,18 @@ func (f *failure) proxyStatus() string {
 }
 
 // plain makes foreign text fit for one line of an answer.
-func plain(s string) string {
+func plain(s string) string { return oneLine(s, 300) }
+
+// oneLine makes foreign text fit for one line of so many bytes, and cuts what is longer.
+func oneLine(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
 	}, s)
-	if len(s) > 300 {
-		s = strings.ToValidUTF8(s[:300], "") + "..."
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
 	}
 	return strings.TrimRight(s, ". ")
 }

@@ -86,7 +86,7 @@ func TestFailuresOfTheDestination(t *testing.T) {
 		"":                      "EOF",
 		"SSH-2.0-OpenSSH_9.2\n": "malformed HTTP",
 		"HTTP/1.1 407 Proxy Authentication Required\nProxy-Authenticate: Basic realm=bank\nContent-Length: 0\n\n": "as if it were the proxy",
-		"HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: x\n\n":                                   "switch protocol",
+		"HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: x\n\n":                                   "was not asked to",
 		"HTTP/1.1 200 OK\nX: " + strings.Repeat("x", maxReplyHead) + "\n\n":                                       "header is longer than 1048576 bytes",
 		"HTTP/1.1 200 OK\nContent-Length: 1\nContent-Length: 2\n\n":                                               "Content-Length",
 	} {

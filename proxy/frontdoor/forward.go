@@ -2,6 +2,7 @@ package frontdoor
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 
 	"torproxy/wire"
@@ -103,7 +105,7 @@ func (d *door) plan(r *http.Request) (*journey, *failure) {
 // exitMakes reports whether a request is one that exits make: they take an upgrade to WebSocket and to
 // nothing else, so with others the request goes through a plain stream.
 func exitMakes(r *http.Request) bool {
-	upgrade := r.Header.Get("Upgrade")
+	upgrade := upgradeOf(r)
 	return upgrade == "" || strings.EqualFold(upgrade, "websocket")
 }
 
@@ -135,13 +137,22 @@ func (d *door) forwardTarget(u *url.URL) (target, *failure) {
 // rewrite makes the outgoing request's header. ReverseProxy has removed the hop-by-hop headers, and put back TE
 // and what an upgrade needs.
 func rewrite(p *httputil.ProxyRequest) {
-	upgrade := p.Out.Header.Get("Upgrade")
+	upgrade := upgradeOf(p.In)
 	strip(p.Out.Header)
 	if upgrade != "" {
 		p.Out.Header.Set("Connection", "Upgrade")
 		p.Out.Header.Set("Upgrade", upgrade)
 	}
 	p.Out.Trailer = p.In.Trailer // not a copy: net/http fills it in at the body's end
+}
+
+// upgradeOf is what a request asks to go over to, "" if it does not: it must say so in Connection (RFC 9110
+// section 7.8), and have no body, which would still be on its way when the connection changes hands.
+func upgradeOf(r *http.Request) string {
+	if !slices.Contains(tokens(r.Header["Connection"]), "upgrade") || r.ContentLength != 0 {
+		return ""
+	}
+	return r.Header.Get("Upgrade")
 }
 
 // exactPath is the path and query as they stand in the request line; package url would escape them anew.
@@ -158,6 +169,13 @@ func exactPath(r *http.Request) string {
 	return path
 }
 
+// What exits take of a request's head (relay/HTTP.md), in bytes and lines. A larger one goes through a plain
+// stream from the start: exits that refuse it are not to be blamed.
+const (
+	exitHead   = 32 << 10
+	exitFields = 256
+)
+
 // maxAttempts is how many streams one request is sent over: Dial ends the attempts itself, after three
 // circuits, for the exit's making of the request and once more for a plain stream.
 const maxAttempts = 6
@@ -169,6 +187,9 @@ func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
 	if reply := f.pushes.reply(ctx, j, out); reply != nil {
 		j.pushed = true
 		return reply, nil
+	}
+	if head := requestHead(out, j); len(head) > exitHead || bytes.Count(head, []byte("\n")) > exitFields {
+		j.wanted.HTTP = false // no exit would take it
 	}
 	for attempt := 1; ; attempt++ {
 		stream, err := f.door.dial(ctx, j.wanted)
@@ -210,7 +231,7 @@ func (f *forwarder) cleanReply(r *http.Response) error {
 		return errProxyAuth
 	}
 	j := journeyOf(r.Request)
-	if asked := r.Header.Values("Torproxy-Open"); j.wanted.HTTP && !j.pushed && !j.shown {
+	if asked := r.Header.Values("Torproxy-Open"); j.wanted.HTTP && !j.pushed && !j.shown && !ofPage(r.Request) {
 		for _, link := range asked[:min(len(asked), maxOpens)] {
 			if err := f.door.links.ask(link, j.target.String()); err != nil {
 				f.door.Log.LogAttrs(r.Request.Context(), slog.LevelDebug, "a reply asks to open what cannot be opened", slog.Any("err", err))
@@ -219,6 +240,18 @@ func (f *forwarder) cleanReply(r *http.Response) error {
 	}
 	stripReply(r.Header)
 	return nil
+}
+
+// ofPage reports whether a page in a browser may be behind a request, and not a person or a program of
+// theirs: no picture of an advertisement asks a person anything. A page can keep back where it is, but
+// hardly what the browser is called.
+func ofPage(r *http.Request) bool {
+	for name := range r.Header {
+		if name == "Referer" || name == "Origin" || strings.HasPrefix(name, "Sec-Fetch-") {
+			return true
+		}
+	}
+	return strings.HasPrefix(r.Header.Get("User-Agent"), "Mozilla/")
 }
 
 // fail answers a request that got no answer.

@@ -46,19 +46,13 @@ func servable(r *http.Request) bool {
 
 func hasCredentials(h http.Header) bool { return h["Cookie"] != nil || h["Authorization"] != nil }
 
-// statuses are those of replies that may be kept: heuristically cacheable ones (RFC 9110 section 15.1) that
-// a page's links come with.
-var statuses = []int{
-	http.StatusOK, http.StatusMovedPermanently, http.StatusPermanentRedirect, http.StatusNotFound, http.StatusGone,
-}
-
 // keepable reports how long a reply may serve another request (RFC 9111 sections 3 and 4.2), or why it may
 // not. Without anything that says so it may for seconds, which is what is asked here.
 func keepable(request *http.Request, reply *http.Response) (time.Duration, error) {
 	d := directives(reply.Header)
 	switch {
-	case !slices.Contains(statuses, reply.StatusCode):
-		return 0, errors.New("its status is one that is not kept")
+	case reply.StatusCode != http.StatusOK:
+		return 0, errors.New("its status is one that exits do not push")
 	case d.has("no-store") || d.has("private") || d.has("no-cache"):
 		return 0, errors.New("Cache-Control says that it is not to be kept, or only for one user")
 	case len(d) == 0 && slices.Contains(tokens(reply.Header["Pragma"]), "no-cache"):
@@ -119,9 +113,10 @@ func directives(h http.Header) cacheControl {
 }
 
 // matches reports whether a reply to one request is one to another of the same URL (RFC 9111 section 4.1).
-// Content coding counts as if Vary named it: not every server remembers to.
+// Content coding counts as if Vary named it, and Origin always: not every server remembers to, and a reply
+// without leave for the origin is one that the browser will not let its page use.
 func matches(request *http.Request, reply *http.Response, other *http.Request) bool {
-	names := tokens(reply.Header["Vary"])
+	names := append(tokens(reply.Header["Vary"]), "origin")
 	if reply.Header["Content-Encoding"] != nil {
 		names = append(names, "accept-encoding")
 	}

@@ -57,13 +57,19 @@ type Config struct {
 	// request is refused. nil: only this listener's own address and localhost are known. Called concurrently.
 	Own func(target string) bool
 
-	// OpenLinks says what becomes of links that replies ask to open, Open opens one: it starts a browser
-	// whose only way out is this proxy, and returns when that has started; its context ends with Serve, and
-	// the browser may end then too. nil: links can be shown, but not opened. LinkAsked is told of every
-	// link that now waits for its user's answer; it must return at once. nil: only the console and the API
-	// show it.
+	// OpenLinks says what becomes of links that replies ask to open.
 	OpenLinks OpenLinks
-	Open      func(ctx context.Context, url string) error
+
+	// ParseLink judges such a link. It returns the URL as it is shown and opened, byte for byte, and its host
+	// as it stands there. nil: no link is taken in.
+	ParseLink func(raw string) (url, host string, err error)
+
+	// Open opens one: it starts a browser whose only way out is this proxy, and returns when that runs; its
+	// context ends with Serve. nil: links can be shown, but not opened.
+	Open func(ctx context.Context, url string) error
+
+	// LinkAsked is told of every link that now waits for its user's answer, and returns at once. nil: only
+	// the console and the API show it.
 	LinkAsked func(Link)
 
 	// Prefetch lets exits open the links of pages, and push what they lead to.
@@ -147,6 +153,9 @@ func New(cfg Config) *Server {
 // Links lists the links that replies ask to open, oldest first: those that wait for an answer, and the
 // last ones that have got it.
 func (s *Server) Links() []Link { return s.links.all() }
+
+// LinksChanged returns a channel that is closed when one of them next changes, or a new one comes.
+func (s *Server) LinksChanged() <-chan struct{} { return s.links.watch() }
 
 // AnswerLink answers for the user whether a link shall be opened. It returns at once; what came of it is to be
 // seen in Links. ErrNoLink: no such link waits for an answer (any more).

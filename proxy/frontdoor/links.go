@@ -27,13 +27,15 @@ const (
 	waitingTime = 10 * time.Minute // nobody remembers after that what a link was about
 	maxOpenings = 4                // links that Always opens in openingSpan; the others are asked for
 	openingSpan = 10 * time.Second
+
+	maxLinkError = 1000 // bytes of why one could not be opened, which a browser may have had a say in
 )
 
 // Link is a link that a reply asks to open: an element of the answer to GET /api/links.
 type Link struct {
 	ID    string    `json:"id"`
-	URL   string    `json:"url"`   // whole, in printable ASCII
-	Host  string    `json:"host"`  // as it stands in the URL, with the port if it names one; non-ASCII names as xn--
+	URL   string    `json:"url"`   // whole, in printable ASCII; names of other letters as xn--
+	Host  string    `json:"host"`  // as it stands in the URL, with the port if it names one
 	From  string    `json:"from"`  // HOST:PORT of the reply
 	Asked Time      `json:"asked"` // when
 	State LinkState `json:"state"`
@@ -90,10 +92,10 @@ func (l *links) serve(ctx context.Context) (end func()) {
 
 // ask takes in a link that a reply of from has asked to open, if it is one that may be opened.
 func (l *links) ask(raw, from string) error {
-	if l.cfg.OpenLinks == Never {
+	if l.cfg.OpenLinks == Never || l.cfg.ParseLink == nil {
 		return nil
 	}
-	url, host, err := parseLink(raw)
+	url, host, err := l.cfg.ParseLink(raw)
 	if err != nil {
 		return err
 	}
@@ -223,7 +225,7 @@ func (l *links) openLocked(id string) {
 		if k := l.findLocked(id); k != nil { // not forgotten by a new identity
 			k.State = LinkOpened
 			if err != nil {
-				k.State, k.Error = LinkFailed, plain(err.Error())
+				k.State, k.Error = LinkFailed, oneLine(err.Error(), maxLinkError)
 			}
 		}
 		l.changedLocked()

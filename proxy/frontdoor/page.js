@@ -278,6 +278,8 @@ function onCircuit(c) {
   state.circuits.set(c.id, c);
 }
 
+const again = 5000; // ms until a page that was turned away asks again
+
 function connect() {
   const source = new EventSource("/api/events");
   source.addEventListener("open", () => { if ($("said").classList.contains("bad")) say(""); });
@@ -285,6 +287,7 @@ function connect() {
     say("torproxy does not answer: it has stopped, or too many pages of it are open. This page tries again by itself.", true);
     setText($("state"), "no answer");
     $("state").className = "pill bad";
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, again);
   });
   follow(source, "start", () => { for (const m of [state.circuits, state.relays, state.links]) m.clear(); });
   follow(source, "bootstrap", showBootstrap);

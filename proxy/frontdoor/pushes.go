@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net"
 	"net/http"
 	"sync"
@@ -65,7 +67,7 @@ type page struct {
 
 	// Under pushes.mu.
 	taken int
-	links map[string]bool // URLs that were pushed: a style sheet refers to its fonts
+	links map[string]bool // URLs of style sheets that were pushed and used: they refer to their fonts
 }
 
 // push is one reply that was pushed, or is on its way.
@@ -97,7 +99,6 @@ func (s *pushes) newPage(j *journey) *page {
 // take takes in a stream that an exit has pushed for the page; it is Request.Pushed, and returns at once.
 func (g *page) take(conn net.Conn) {
 	s := g.pushes
-	s.counts.pushed.Add(1)
 	p := &push{page: g, conn: conn}
 	if d := s.admit(p); d != nil {
 		go p.run(d)
@@ -117,7 +118,7 @@ func (s *pushes) admit(p *push) *door {
 	}
 	g.taken++
 	s.held[p] = struct{}{}
-	p.expiry = time.AfterFunc(pushLifetime, func() { s.drop(p) })
+	p.expiry = time.AfterFunc(pushLifetime, func() { s.drop(p, &s.counts.pushesUnused) })
 	return s.door
 }
 
@@ -131,9 +132,8 @@ func (p *push) run(d *door) {
 	p.conn.SetReadDeadline(time.Now().Add(pushLifetime))
 	err := p.readHeads(d, in)
 	if err != nil {
-		s.counts.pushesRefused.Add(1)
 		d.Log.Debug("a pushed reply is not used", "err", head.explain(err))
-		s.drop(p)
+		s.drop(p, &s.counts.pushesRefused)
 		return
 	}
 	p.conn.SetReadDeadline(time.Time{})
@@ -186,7 +186,6 @@ func (p *push) setName(d *door, request *http.Request) error {
 		return errors.New("there is one for that URL already")
 	}
 	p.name, p.request = name, request
-	p.page.links[linkOf(t, name.path)] = true
 	s.named[name] = p
 	s.changedLocked()
 	return nil
@@ -212,8 +211,10 @@ func (p *push) fill() {
 	defer buffers.Put(buf)
 	for {
 		n, err := p.reply.Body.Read(buf)
-		if !p.body.put(buf[:n], err) {
-			p.page.pushes.drop(p) // if it is not in use
+		if !p.body.put(buf[:n], err) || err != nil && err != io.EOF {
+			// If it is not in use, there is no room for it, or a request of its own may have better luck.
+			s := p.page.pushes
+			s.drop(p, &s.counts.pushesRefused)
 			return
 		}
 		if err != nil {
@@ -222,8 +223,9 @@ func (p *push) fill() {
 	}
 }
 
-// drop forgets a push that nobody has asked for, and ends its stream, which tells the exit.
-func (s *pushes) drop(p *push) {
+// drop forgets a push that is not in use, if it is held still, and ends its stream, which tells the exit. why
+// counts it.
+func (s *pushes) drop(p *push, why *atomic.Int64) {
 	s.mu.Lock()
 	if p.gone {
 		s.mu.Unlock()
@@ -237,6 +239,7 @@ func (s *pushes) drop(p *push) {
 	if body != nil {
 		body.abandon()
 	}
+	why.Add(1)
 	s.counts.pushBytesWasted.Add(p.read.Load())
 }
 
@@ -298,7 +301,7 @@ func (s *pushes) dropAll() {
 	}
 	s.mu.Unlock()
 	for _, p := range all {
-		s.drop(p)
+		s.drop(p, &s.counts.pushesUnused)
 	}
 }
 
@@ -341,15 +344,14 @@ func (s *pushes) find(name pushName, out *http.Request) (found *push, wait <-cha
 	defer func() {
 		s.mu.Unlock()
 		if p != nil && found == nil && wait == nil {
-			s.counts.pushesMissed.Add(1)
-			s.drop(p)
+			s.drop(p, &s.counts.pushesMissed)
 		}
 	}()
 	switch {
 	case p != nil && !p.page.ledTo(name, out):
 		p = nil // another page's
 		return nil, nil
-	case !servable(out):
+	case !servable(out), isPage(out): // exits push what pages are made of, never a page
 		return nil, nil
 	case p == nil && s.unnamedLocked(name, out), p != nil && p.reply == nil:
 		return nil, s.changed
@@ -357,7 +359,15 @@ func (s *pushes) find(name pushName, out *http.Request) (found *push, wait <-cha
 		return nil, nil
 	}
 	s.forgetLocked(p)
+	if isStyle(p.reply) {
+		p.page.links[linkOf(name)] = true
+	}
 	return p, nil
+}
+
+func isStyle(reply *http.Response) bool {
+	kind, _, err := mime.ParseMediaType(reply.Header.Get("Content-Type"))
+	return err == nil && kind == "text/css"
 }
 
 // unnamedLocked reports whether the page that a request comes from has pushes of which it is not known yet
@@ -377,8 +387,7 @@ func (s *pushes) giveUp(name pushName) {
 	p := s.named[name]
 	s.mu.Unlock()
 	if p != nil {
-		s.counts.pushesMissed.Add(1)
-		s.drop(p)
+		s.drop(p, &s.counts.pushesMissed)
 	}
 }
 
@@ -404,8 +413,8 @@ func (g *page) ledTo(name pushName, out *http.Request) bool {
 		return name.target == g.origin
 	}
 	t, path, ok := parseReferer(referers[0])
-	return ok && len(referers) == 1 && (t.String() == g.origin || g.links[linkOf(t, path)])
+	return ok && len(referers) == 1 && (t.String() == g.origin || g.links[linkOf(pushName{target: t.String(), path: path})])
 }
 
-// linkOf is a URL in one spelling.
-func linkOf(t target, path string) string { return fmt.Sprintf("http://%s%s", t, path) }
+// linkOf is a push's URL in one spelling.
+func linkOf(n pushName) string { return fmt.Sprintf("http://%s%s", n.target, n.path) }

@@ -110,8 +110,9 @@ func withPushes(t *testing.T, push func(r Request), test func(t *testing.T, e *p
 			t.Errorf("Serve took %v to return", d)
 		}
 		synctest.Wait()
-		if n := server.counts.pushed.Load(); n == 0 {
-			t.Error("nothing was pushed")
+		s := server.Stats()
+		if s.PushesUsed+s.PushesMissed+s.PushesRefused+s.PushesUnused == 0 || s.PushesHeld != 0 || s.PushBytesHeld != 0 {
+			t.Errorf("in the end: %+v", s)
 		}
 	})
 }
@@ -153,6 +154,11 @@ func TestPushesMatch(t *testing.T) {
 		"a coding that does not":        {plain("Content-Encoding: gzip\n"), "Accept-Encoding: br\n", false},
 		"Vary on the agent, none known": {plain("Vary: User-Agent\n"), "", ok},
 
+		"for an origin":     {plain(""), "Origin: http://page.test\n", false},
+		"for that origin":   {strings.Replace(plain(""), "Host:", "Origin: http://page.test\nHost:", 1), "Origin: http://page.test\n", ok},
+		"for another":       {strings.Replace(plain(""), "Host:", "Origin: http://x.test\nHost:", 1), "Origin: http://page.test\n", false},
+		"for an origin, no": {strings.Replace(plain(""), "Host:", "Origin: http://x.test\nHost:", 1), "", false},
+
 		"fresh":                 {plain("Cache-Control: public, max-age=60\n"), "", ok},
 		"stale at once":         {plain("Cache-Control: max-age=0\n"), "", false},
 		"stale for shared ones": {plain("Cache-Control: max-age=60, s-maxage=0\n"), "", false},
@@ -168,7 +174,7 @@ func TestPushesMatch(t *testing.T) {
 		"a cookie is set":       {plain("Set-Cookie: a=b\n"), "", false},
 		"a part of it":          {request + "HTTP/1.1 206 Partial Content\nContent-Length: 6\n\npushed", "", false},
 		"an error":              {request + "HTTP/1.1 500 No\nContent-Length: 6\n\npushed", "", false},
-		"not found":             {request + "HTTP/1.1 404 No\nContent-Length: 6\n\npushed", "", ok},
+		"not found":             {request + "HTTP/1.1 404 No\nContent-Length: 6\n\npushed", "", false},
 		"chunked":               {request + "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n6\npushed\n0\n\n", "", ok},
 		"to the end":            {request + "HTTP/1.1 200 OK\n\npushed", "", ok},
 
@@ -191,6 +197,7 @@ func TestPushesMatch(t *testing.T) {
 			push := func(r Request) { whole(r, test.push) }
 			withPushes(t, push, func(t *testing.T, e *pushingExit, b *browser, server *Server, p *pipes) {
 				b.page()
+				synctest.Wait() // what was pushed has its name
 				want, arrived := "itself", 2
 				if test.used {
 					want, arrived = "pushed", 1
@@ -356,7 +363,7 @@ func TestPushesAreDropped(t *testing.T) {
 					t.Errorf("after %v: answered by %q, want %q", test.after, got, test.want)
 				}
 				s = server.Stats()
-				if s.PushesUsed != 1 || s.Pushed != int64(i+1) {
+				if s.PushesUsed != 1 || s.PushesUnused != int64(i) || s.PushesMissed+s.PushesRefused != 0 {
 					t.Errorf("stats %+v", s)
 				}
 			}
@@ -402,7 +409,8 @@ func newIdentity(p *pipes) {
 // A style sheet that was pushed refers to a font of another origin that was pushed too.
 func TestPushedLinksRefer(t *testing.T) {
 	push := func(r Request) {
-		whole(r, "GET http://cdn.test/a.css HTTP/1.1\nHost: cdn.test\n\n"+pushedReply)
+		whole(r, "GET http://cdn.test/a.css HTTP/1.1\nHost: cdn.test\n\n"+strings.Replace(pushedReply, "\n", "\nContent-Type: text/css; charset=utf-8\n", 1))
+		whole(r, "GET http://cdn.test/b.png HTTP/1.1\nHost: cdn.test\n\n"+pushedReply)
 		whole(r, "GET http://font.test/f?x HTTP/1.1\nHost: font.test\n\n"+pushedReply)
 	}
 	withPushes(t, push, func(t *testing.T, e *pushingExit, b *browser, server *Server, p *pipes) {
@@ -410,8 +418,11 @@ func TestPushedLinksRefer(t *testing.T) {
 		for _, test := range []struct{ url, referer, want string }{
 			{"http://font.test/f?x", "", "itself"}, // from nowhere
 			{"http://font.test/f?x", "http://cdn.test/", "itself"},
-			{"http://font.test/f?x", "http://cdn.test/a.css", "pushed"},
+			{"http://font.test/f?x", "http://cdn.test/a.css", "itself"}, // which the browser does not have
+			{"http://cdn.test/b.png", "http://page.test/index", "pushed"},
+			{"http://font.test/f?x", "http://cdn.test/b.png", "itself"}, // which is no style sheet
 			{"http://cdn.test/a.css", "http://page.test/index", "pushed"},
+			{"http://font.test/f?x", "http://cdn.test/a.css", "pushed"},
 		} {
 			headers := ""
 			if test.referer != "" {
@@ -447,7 +458,7 @@ func TestPushesAreBounded(t *testing.T) {
 			t.Errorf("%d pushes refused, want %d", refused, want)
 		}
 		synctest.Wait()
-		if s := server.Stats(); s.PushesRefused != int64(refused) || s.Pushed != int64(refused+maxPushes) {
+		if s := server.Stats(); s.PushesRefused != int64(refused) || s.PushesHeld != maxPushes {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -550,7 +561,15 @@ func TestPushesMemory(t *testing.T) {
 
 // A reply that breaks off while it is given to the browser must not look whole.
 func TestCutOffPush(t *testing.T) {
-	push := func(r Request) { whole(r, pushedRequest+"HTTP/1.1 200 OK\nContent-Length: 60\n\nhalf") }
+	cut := make(chan struct{})
+	push := func(r Request) {
+		c := pushed(r)
+		go func() {
+			defer c.Close()
+			write(c, pushedRequest+"HTTP/1.1 200 OK\nContent-Length: 60\n\nhalf")
+			<-cut
+		}()
+	}
 	withPushes(t, push, func(t *testing.T, e *pushingExit, b *browser, server *Server, p *pipes) {
 		b.page()
 		in, c := p.dial("GET http://page.test/a HTTP/1.1\nHost: x\n\n")
@@ -558,10 +577,34 @@ func TestCutOffPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		close(cut)
 		if body, err := io.ReadAll(r.Body); err != io.ErrUnexpectedEOF {
 			t.Errorf("%q, %v", body, err)
 		}
 		c.Close()
+	})
+}
+
+// One that has broken off before anybody asked is forgotten: the browser's own request may do better.
+func TestBrokenPush(t *testing.T) {
+	push := func(r Request) { whole(r, pushedRequest+"HTTP/1.1 200 OK\nContent-Length: 60\n\nhalf") }
+	withPushes(t, push, func(t *testing.T, e *pushingExit, b *browser, server *Server, p *pipes) {
+		b.page()
+		synctest.Wait()
+		if got := b.get("http://page.test/a", ""); got != "itself" {
+			t.Errorf("answered by %q", got)
+		}
+	})
+}
+
+// No page to show is ever answered by what was pushed, whoever led to it.
+func TestPushIsNoPage(t *testing.T) {
+	push := func(r Request) { whole(r, pushedRequest+pushedReply) }
+	withPushes(t, push, func(t *testing.T, e *pushingExit, b *browser, server *Server, p *pipes) {
+		b.page()
+		if got := b.get("http://page.test/a", "Accept: text/html,*/*\n"); got != "itself" {
+			t.Errorf("answered by %q", got)
+		}
 	})
 }
 

@@ -36,7 +36,12 @@ func (r *reservoir) put(p []byte, err error) bool {
 	for !r.over && (!r.taken && r.held.Len() >= maxReservoir || r.taken && r.held.Len() >= bufferSize) {
 		r.moved.Wait()
 	}
-	if r.over || !r.taken && r.all.Load()+int64(len(p)) > maxPushBytes {
+	if !r.over && !r.taken && r.all.Load()+int64(len(p)) > maxPushBytes {
+		r.err = io.ErrUnexpectedEOF // somebody may take it in this moment
+		r.moved.Broadcast()
+		return false
+	}
+	if r.over {
 		return false
 	}
 	r.held.Write(p)

@@ -8,13 +8,13 @@ type Stats struct {
 	Forwarded int64 // absolute-form requests that were sent on, or answered by what was pushed
 	Failed    int64 // requests that got an answer of the proxy's own in place of the destination's
 
-	Pushed        int64 // streams that exits have pushed
-	PushesUsed    int64 // of them, those that answered a request
-	PushesRefused int64 // of them, those that nobody could have used: not to be kept, malformed, too many
-	PushesMissed  int64 // of them, those that a request asked for and could not be given, or not in time
-
-	PushesHeld    int64 // at this moment, for requests to come
-	PushBytesHeld int64 // of all that are held or being read
+	// What has become of each stream that exits have pushed.
+	PushesUsed    int64 // it answered a request
+	PushesMissed  int64 // a request asked for it and could not be given it, or not in time
+	PushesRefused int64 // nobody could have used it: not to be kept, malformed, broken off, too many
+	PushesUnused  int64 // nobody has asked for it in time
+	PushesHeld    int64 // it waits at this moment
+	PushBytesHeld int64 // of those that wait or are being read
 
 	PushBytesUsed   int64 // read of pushes that answered a request
 	PushBytesWasted int64 // read of all others
@@ -22,9 +22,9 @@ type Stats struct {
 
 // counts are the sums of Stats.
 type counts struct {
-	tunnels, forwarded, failed                      atomic.Int64
-	pushed, pushesUsed, pushesRefused, pushesMissed atomic.Int64
-	pushBytesUsed, pushBytesWasted                  atomic.Int64
+	tunnels, forwarded, failed                            atomic.Int64
+	pushesUsed, pushesMissed, pushesRefused, pushesUnused atomic.Int64
+	pushBytesUsed, pushBytesWasted                        atomic.Int64
 }
 
 // Stats returns the numbers of this moment.
@@ -34,8 +34,8 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		PushesHeld: int64(held), PushBytesHeld: bytes,
 		Tunnels: c.tunnels.Load(), Forwarded: c.forwarded.Load(), Failed: c.failed.Load(),
-		Pushed: c.pushed.Load(), PushesUsed: c.pushesUsed.Load(),
-		PushesRefused: c.pushesRefused.Load(), PushesMissed: c.pushesMissed.Load(),
+		PushesUsed: c.pushesUsed.Load(), PushesMissed: c.pushesMissed.Load(),
+		PushesRefused: c.pushesRefused.Load(), PushesUnused: c.pushesUnused.Load(),
 		PushBytesUsed: c.pushBytesUsed.Load(), PushBytesWasted: c.pushBytesWasted.Load(),
 	}
 }

@@ -3,6 +3,8 @@ package guard
 import (
 	"testing"
 	"time"
+
+	"torproxy/wire/netdoc"
 )
 
 // TestClockJumps sets the client's clock back and forward, by hours and by years, while its guard works and
@@ -72,5 +74,31 @@ func TestNoConsensus(t *testing.T) {
 	s.Update(Network{Consensus: w.consensus()}, w.now.Add(day))
 	if a, err := s.Pick(nil, w.now); a != nil || err != nil {
 		t.Errorf("%v, %v", a, err)
+	}
+}
+
+// TestOlderConsensus checks that the guards do not go back to an older consensus, unless the clock has.
+func TestOlderConsensus(t *testing.T) {
+	w := newWorld(t, 1, 50)
+	old := w.consensus()
+	w.sleep(time.Hour)
+	delete(w.relays, numberOf(w.s.primary[0].id))
+	newer := w.consensus()
+	update := func(c *netdoc.Consensus, now time.Time) bool { return w.s.Update(Network{Consensus: c}, now) }
+	if !update(newer, w.now) {
+		t.Fatal("the newer consensus was passed over")
+	}
+	changes := w.s.Changes()
+	if update(old, w.now) || w.s.Changes() != changes || !w.s.from.Equal(time.UnixMilli(newer.ValidAfter)) {
+		t.Error("the older consensus was followed")
+	}
+	if update(newer, w.now.Add(day)) {
+		t.Error("a consensus that is over was followed")
+	}
+	if !update(newer, w.now) {
+		t.Error("the same consensus, with another filter perhaps, was passed over")
+	}
+	if !update(old, time.UnixMilli(newer.ValidAfter).Add(-time.Minute)) {
+		t.Error("with the clock set back the older consensus was passed over")
 	}
 }

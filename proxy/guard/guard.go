@@ -40,6 +40,7 @@ type State struct {
 	primary  []*guard
 	filter   func(*netdoc.Relay) bool
 	from, to time.Time // validity of the last consensus
+	silences int       // that make a failure
 	now      time.Time // of the last call
 	turn     uint64    // counts what happens, to tell before from after whatever the clock does
 	net      net
@@ -62,11 +63,13 @@ type guard struct {
 	failed  uint64 // turn in which the attempt that failed last began
 	retry   time.Time
 	delay   time.Duration // between the last failure and retry
-	silent  int           // builds without an answer, one after another
+	silent  int           // builds without an answer, one after another, that count
 	pending int           // attempts under way
 	dial    uint64        // turn in which the dial began that they share; 0: none may be under way
 	tried   time.Time     // the last one's beginning
 	tally   tally
+
+	suspects []wire.ID // the later hops of those builds
 }
 
 // reach is what is known of a guard's being there.

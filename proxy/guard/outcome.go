@@ -1,6 +1,11 @@
 package guard
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"torproxy/wire"
+)
 
 // Verdict says what is to be done with a circuit that stands.
 type Verdict int
@@ -45,15 +50,18 @@ func (s *State) Failed(a *Attempt, now time.Time) {
 }
 
 // Silent says that the link to the guard stood, but that no answer came in time: any hop may be the silent
-// one. Only when that happens again and again it is the guard.
-func (s *State) Silent(a *Attempt, now time.Time) {
+// one. behind are the later hops. Only when that happens again and again it is the guard, and a silence counts
+// only if no hop behind was there in one that has been counted: one relay, or a user who keeps to one exit,
+// makes no more than one silence.
+func (s *State) Silent(a *Attempt, behind []wire.ID, now time.Time) {
 	g := s.end(a, now)
-	if g == nil {
+	if g == nil || slices.ContainsFunc(behind, func(id wire.ID) bool { return slices.Contains(g.suspects, id) }) {
 		return
 	}
 	g.tally.count(false)
-	if g.silent++; g.silent >= silentLimit {
-		g.silent = silentLimit - 1 // once more suffices, until it answers
+	g.suspects = append(g.suspects, behind...)
+	if g.silent++; g.silent >= s.silences {
+		g.silent, g.suspects = 0, nil
 		s.fail(g, a)
 	}
 }
@@ -82,7 +90,7 @@ func (s *State) alive(g *guard) {
 	s.answered(g)
 	g.dial = 0
 	s.blockade = false
-	g.reach, g.silent = yes, 0
+	g.reach, g.silent, g.suspects = yes, 0, nil
 	g.retry, g.delay = time.Time{}, 0
 }
 

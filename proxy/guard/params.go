@@ -32,7 +32,8 @@ const (
 	exploreBlock = 15 * time.Second // that an exploration of a better guard holds a circuit up
 	waitLifetime = 10 * time.Minute // of a circuit that waits for a better guard to fail
 
-	silentLimit = 5                // builds without an answer that make a failure; ours
+	silentLimit = 5                // builds without an answer that make a failure, half as many as exits at most,
+	silentLeast = 2                // and at least; ours
 	keyPatience = 20 * time.Second // for the onion key of a primary; ours (Tor's has no end)
 )
 

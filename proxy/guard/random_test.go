@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"torproxy/wire"
 	"torproxy/wire/netdoc"
 )
 
@@ -93,7 +94,7 @@ func (c *chaos) end() {
 	case w.off || w.dead[n] || w.relays[n] == nil:
 		w.s.Failed(a, w.now)
 	case w.mute[n]:
-		w.s.Silent(a, w.now)
+		w.s.Silent(a, w.behind(a), w.now)
 	case c.rnd.IntN(10) == 0:
 		w.s.Answered(a, w.now)
 	default:
@@ -184,7 +185,7 @@ func TestMute(t *testing.T) {
 	w.mute[first] = true
 	w.tries = 0
 	second := w.mustDial()
-	if second == first || w.tries != silentLimit+2 { // the second, whose circuit waits; the first, for good
+	if second == first || w.tries != 2*silentLimit+1 { // the second, whose circuit waits; the first, for good
 		t.Errorf("guard %d after %d attempts", second, w.tries)
 	}
 	w.mute[first] = false
@@ -201,11 +202,48 @@ func TestMute(t *testing.T) {
 		w.sleep(time.Second)
 		switch w.rnd.IntN(3) {
 		case 0:
-			w.s.Silent(a, w.now)
+			w.s.Silent(a, w.behind(a), w.now)
 		case 1:
 			w.s.Answered(a, w.now)
 		default:
 			w.s.Built(a, w.now)
+		}
+	}
+}
+
+// TestMuteBehind has later hops swallow circuits: those with a relay in common cost no guard, however many, and
+// as many others do as the network's exits allow.
+func TestMuteBehind(t *testing.T) {
+	for _, test := range []struct{ exits, want int }{{1, 2}, {6, 3}, {100, silentLimit}} {
+		w := newWorld(t, 3, 100)
+		for n := test.exits; n < 100; n++ {
+			w.relays[n].Flags &^= netdoc.Exit
+		}
+		w.update()
+		first := w.mustDial()
+		silent := func(behind ...wire.ID) {
+			a, err := w.s.Pick(nil, w.now)
+			if err != nil || numberOf(a.id) != first {
+				t.Fatalf("%v, %v", a, err)
+			}
+			w.sleep(time.Second)
+			w.s.Silent(a, behind, w.now)
+		}
+		middle, exit := idOf(1000), idOf(1001)
+		for n := range 50 {
+			silent(idOf(200+n), exit)
+			silent(exit, idOf(300+n))
+		}
+		silent(middle, exit)
+		g := w.s.find(idOf(first))
+		if g.reach == no {
+			t.Fatalf("%d exits: one silent relay made the guard fail", test.exits)
+		}
+		for n := 1; n < test.want; n++ {
+			silent(idOf(400+n), idOf(500+n))
+		}
+		if g.reach != no || g.silent != 0 || g.suspects != nil {
+			t.Errorf("%d exits: after %d silences without a relay in common: reach %d, %d counted", test.exits, test.want, g.reach, g.silent)
 		}
 	}
 }

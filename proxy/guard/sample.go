@@ -21,15 +21,20 @@ type Network struct {
 }
 
 // Update makes the state follow a consensus, or another filter. A consensus that does not suit the clock is
-// passed over: nobody grows old by a clock that is wrong.
-func (s *State) Update(n Network, now time.Time) {
+// passed over, for nobody grows old by a clock that is wrong; so is one that is older than the last, unless that
+// lies in the future now. Update reports whether the state follows it.
+func (s *State) Update(n Network, now time.Time) bool {
 	c := n.Consensus
 	if c == nil || c.Check(now) != nil {
-		return
+		return false
 	}
 	from := time.UnixMilli(c.ValidAfter)
+	if from.Before(s.from) && !s.from.After(now) {
+		return false
+	}
 	news := !s.from.IsZero() && from.After(s.from)
 	s.from, s.to, s.filter = from, time.UnixMilli(c.ValidUntil), n.Filter
+	s.silences = silences(c)
 	s.advance(now)
 	if news {
 		s.Online(now)
@@ -43,6 +48,19 @@ func (s *State) Update(n Network, now time.Time) {
 	}
 	s.fill(want, listed, n.weight())
 	s.rank()
+	return true
+}
+
+// silences is how many silences make a guard's failure: fewer where there are too few exits for so many routes
+// without a relay in common.
+func silences(c *netdoc.Consensus) int {
+	exits := 0
+	for i := range c.Relays {
+		if c.Relays[i].Flags.Has(netdoc.Running | netdoc.Exit) {
+			exits++
+		}
+	}
+	return min(max(exits/2, silentLeast), silentLimit)
 }
 
 func (n Network) weight() func(*netdoc.Relay) uint64 {

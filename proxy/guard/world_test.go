@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ type world struct {
 	explored  map[wire.ID]bool // and that while they were no primaries
 	used      map[wire.ID]bool // circuits in use went through
 	tries     int
+	drawn     int // later hops
 	waiting   []*Attempt
 }
 
@@ -62,7 +64,7 @@ var (
 
 func (w *world) add(n int) *netdoc.Relay {
 	r := &netdoc.Relay{
-		ID: idOf(n), Nickname: fmt.Sprintf("r%d", n), Weight: 1000, Flags: netdoc.Running | netdoc.Guard,
+		ID: idOf(n), Nickname: fmt.Sprintf("r%d", n), Weight: 1000, Flags: netdoc.Running | netdoc.Guard | netdoc.Exit,
 		Key: netdoc.KeyRef{Digest: anyKeyDigest},
 	}
 	if err := r.Attach(anyKey[:]); err != nil {
@@ -179,13 +181,24 @@ func (w *world) try(a *Attempt) *netdoc.Relay {
 		w.s.Failed(a, w.now)
 	case w.mute[n]:
 		w.sleep(5 * time.Second)
-		w.s.Silent(a, w.now)
+		w.s.Silent(a, w.behind(a), w.now)
 	default:
 		w.sleep(200 * time.Millisecond)
 		w.waiting = append(w.waiting, a)
 		w.s.Built(a, w.now)
 	}
 	return w.wake()
+}
+
+// behind draws two later hops.
+func (w *world) behind(a *Attempt) (ids []wire.ID) {
+	for len(ids) < 2 {
+		w.drawn++
+		if id := idOf(w.drawn * 7 % 1009); id != a.id && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // wake asks again for the circuits that wait, and takes the first that may be used.

@@ -14,6 +14,7 @@ import (
 	"torproxy/proxy/localnet"
 	"torproxy/relay"
 	"torproxy/wire"
+	"torproxy/wire/netdoc"
 )
 
 // ticking is a destination in virtual time that says something ten times a second until it is left.
@@ -43,7 +44,11 @@ func TestRelayDies(t *testing.T) {
 	)
 	for hop := range hops {
 		t.Run(fmt.Sprintf("hop %d", hop+1), func(t *testing.T) {
-			cfg := localnet.Config{Relay: func(_ int, c *relay.Config) { c.Dial = ticking }}
+			cfg := localnet.Config{
+				Relay: func(_ int, c *relay.Config) { c.Dial = ticking },
+				// The consensus does not tell in time.
+				Params: func(p *netdoc.Params) { p.Round = netdoc.Duration(15 * time.Minute) },
+			}
 			inWorld(t, delay, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
 				p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0], Hops: hops})
 				if err != nil {
@@ -65,7 +70,7 @@ func TestRelayDies(t *testing.T) {
 				defer conn.Close()
 				<-time.After(time.Second)
 				dead := deadOf(p, hop)
-				w.cut(n, dead)
+				w.cut(n, dead, true)
 				began := time.Now()
 				_, err = io.Copy(io.Discard, conn)
 				cut, ok := errors.AsType[*proxy.Error](err)
@@ -104,11 +109,11 @@ func deadOf(p *proxy.Proxy, hop int) wire.ID {
 	panic("no circuit is in use")
 }
 
-// cut cuts off a relay.
-func (w *world) cut(n *localnet.Network, id wire.ID) {
+// cut cuts a relay off, or ends that.
+func (w *world) cut(n *localnet.Network, id wire.ID, off bool) {
 	for i, r := range n.Relays() {
 		if r.ID == id {
-			w.lines[len(n.Authorities())+i].cut.Store(true)
+			w.lines[len(n.Authorities())+i].cut.Store(off)
 		}
 	}
 }

@@ -32,7 +32,8 @@ type Lack int
 const (
 	LackPolicy   Lack = iota // no running relay's exit policy accepts the target
 	LackRelay                // Exit names no relay that runs
-	LackAllowed              // Exit names relays whose exit policy does not accept the target
+	LackExit                 // Exit names relays that are no exits
+	LackAllowed              // Exit names exits whose exit policy does not accept the target
 	LackWanted               // every exit that would do is excluded by the user
 	LackReliable             // every exit that would do is avoided, because it failed lately
 )
@@ -46,6 +47,10 @@ func (e *NoExit) Error() string {
 		return named + ": no running relay has that ID"
 	case e.Why == LackRelay:
 		return named + ": none of these relays runs"
+	case e.Why == LackExit && len(e.Exit) == 1:
+		return named + ": is no exit"
+	case e.Why == LackExit:
+		return named + ": none is an exit"
 	case e.Why == LackAllowed:
 		return named + ": " + e.notAllowed()
 	case e.Why == LackWanted:
@@ -63,17 +68,10 @@ func (e *NoExit) notAllowed() string {
 	if e.Target.Addr.IsValid() {
 		port = "this address, " + port
 	}
-	one := len(e.Exit) == 1
-	switch {
-	case e.Target == Target{} && one:
-		return "is no exit"
-	case e.Target == Target{}:
-		return "none is an exit"
-	case one:
+	if len(e.Exit) == 1 {
 		return "its exit policy does not accept " + port
-	default:
-		return "the exit policy of none accepts " + port
 	}
+	return "the exit policy of none accepts " + port
 }
 
 // noExit finds out why no relay may be the last hop; nil if one may.
@@ -88,6 +86,8 @@ func (d *draw) noExit() error {
 		return nil
 	case len(e.Exit) > 0 && !any(e.Exit.Match):
 		e.Why = LackRelay
+	case len(e.Exit) > 0 && !any(func(r *netdoc.Relay) bool { return isExit(r) && e.Exit.Match(r) }):
+		e.Why = LackExit
 	case len(e.Exit) > 0 && !any(leadsOut):
 		e.Why = LackAllowed
 	case !any(leadsOut):

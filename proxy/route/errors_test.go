@@ -25,6 +25,7 @@ func TestErrorTexts(t *testing.T) {
 		{nil, Request{Exit: selectors(t, testID(40).String())}, "--exit " + testID(40).String() + ": no running relay has that ID"},
 		{nil, Request{Exit: selectors(t, "relay8,relay9")}, "--exit relay8,relay9: none of these relays runs"},
 		{nil, Request{Exit: selectors(t, "r5")}, "--exit r5: is no exit"},
+		{nil, Request{Exit: selectors(t, "r5"), Target: web}, "--exit r5: is no exit"},
 		{nil, Request{Exit: selectors(t, "r1"), Target: smtp}, "--exit r1: its exit policy does not accept port 25"},
 		{nil, Request{Exit: selectors(t, "r1"), Target: TargetOf("192.0.2.1", 443)}, "--exit r1: its exit policy does not accept this address, port 443"},
 		{nil, Request{Exit: selectors(t, "r0,r1"), Target: smtp}, "--exit r0,r1: the exit policy of none accepts port 25"},

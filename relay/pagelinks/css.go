@@ -14,10 +14,13 @@ import (
 // left out, as browsers do. It changes nothing of sheet and keeps nothing.
 func CSS(sheet []byte, base *url.URL, found func(Link)) {
 	s := styles{lexer: css.NewLexer(parse.NewInputString(string(sheet))), base: base, found: found}
-	for s.next() {
+	for s.next() && len(s.rules) <= maxBlocks {
 		s.token()
 	}
 }
+
+// maxBlocks is how deep blocks may stand in one another. A stylesheet with more is read no further.
+const maxBlocks = 64
 
 // styles is the state of reading a stylesheet.
 type styles struct {
@@ -25,8 +28,9 @@ type styles struct {
 	base  *url.URL
 	found func(Link)
 
-	kind css.TokenType // the token at hand
-	text string
+	kind   css.TokenType // the token at hand
+	text   string
+	unread bool // it is to be seen again
 
 	rules []rule // the blocks that are open
 	at    string // the at-rule whose head is being read, in lower case
@@ -48,6 +52,10 @@ type face struct {
 }
 
 func (s *styles) next() bool {
+	if s.unread {
+		s.unread = false
+		return s.kind != css.ErrorToken
+	}
 	kind, text := s.lexer.Next()
 	s.kind, s.text = kind, string(text)
 	return kind != css.ErrorToken
@@ -99,7 +107,7 @@ func (s *styles) function() {
 	}
 	switch {
 	case s.kind != css.StringToken:
-		s.token() // a bracket, an end: whatever it is
+		s.unread = true // a bracket, an end: whatever it is
 	case name == "format(":
 		s.format(unquoted(s.text))
 	default:

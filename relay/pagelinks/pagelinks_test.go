@@ -157,6 +157,20 @@ func check(t *testing.T, l Link) {
 	}
 }
 
+// What a stylesheet nests without end takes no memory, and what is nested too deep is read no further.
+func TestCSSDepth(t *testing.T) {
+	for _, deep := range []string{"src(", "url(", "format(", "{", "@media{", "url(url(", "src(format("} {
+		var got links
+		CSS([]byte("p{background:url(a.png)}"+strings.Repeat(deep, 1<<20/len(deep))), base, got.found)
+		if !slices.Equal(got, links{"image http://site.test/dir/a.png"}) {
+			t.Errorf("%q: found %q", deep, got)
+		}
+		if n := testing.AllocsPerRun(1, func() { CSS([]byte(strings.Repeat("{", 1<<16)), base, func(Link) {}) }); n > 1000 {
+			t.Errorf("%.0f allocations for blocks that are read no further", n)
+		}
+	}
+}
+
 func FuzzHTML(f *testing.F) {
 	f.Add([]byte(`<base href=/x/><img src=a srcset="b 1x, c 2x"><style>@import "d"</style><noscript><link rel=icon href=e>`))
 	f.Add([]byte(`<picture><template><script src=//h/s></script></template><p style="background:url(\41)">`))

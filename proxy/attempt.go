@@ -1,0 +1,142 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"torproxy/proxy/circuit"
+	"torproxy/proxy/guard"
+	"torproxy/wire"
+	"torproxy/wire/netdoc"
+	"torproxy/wire/onion"
+)
+
+// path is one attempt's: the relays, and the guard among them.
+type path struct {
+	relays []*netdoc.Relay
+	choice choice         // that they were drawn for
+	guard  *guard.Attempt // nil with one hop
+	linked atomic.Bool    // there is a link to the first relay
+}
+
+// Why a circuit that stands is not used.
+var (
+	errGuardWaits = errors.New("proxy: the circuit stands, but waits for a better guard to answer or fail")
+	errGuardGone  = errors.New("proxy: the circuit's guard is none any more")
+)
+
+// buildAlong builds one circuit and adds it to the pool, for those who wait in t.
+func (p *Proxy) buildAlong(along *path, t *turn, tr trace) error {
+	ctx, cancel := context.WithTimeout(p.alive, p.patience.giveUp())
+	defer cancel()
+	attempt := p.pool.begin(along, t)
+	p.linkTo(ctx, along)
+	built, err := circuit.Build(ctx, p.node, along.relays)
+	took := time.Since(attempt.began)
+	p.attempted(took, err)
+	tr.built(attempt.id, along.relays, took, err)
+	verdict := p.guards.ended(along, err)
+	if err == nil {
+		err = p.judge(attempt, built, verdict)
+	} else {
+		p.pool.failed(attempt)
+	}
+	p.heardGuards()
+	return err
+}
+
+// heardGuards has the circuits that wait for better guards judged anew.
+func (p *Proxy) heardGuards() {
+	if p.pool.heard(p.guards.check) {
+		p.stands()
+	}
+}
+
+// stands notes that a circuit may carry streams.
+func (p *Proxy) stands() {
+	p.health.built()
+	p.readyOnce.Do(func() { close(p.ready) })
+}
+
+// linkTo makes the link to the first hop, or finds it. Build says why there is none. Guards have their own
+// times for another attempt, for which it must be found out how it is now.
+func (p *Proxy) linkTo(ctx context.Context, along *path) {
+	first := along.relays[0]
+	if along.guard != nil {
+		p.node.Forget(first.ID)
+	}
+	if _, err := p.node.Link(ctx, first.ID, first.Addresses); err == nil {
+		along.linked.Store(true)
+	}
+}
+
+// judge adds a circuit that stands to the pool, or closes it, as its guard demands.
+func (p *Proxy) judge(a *attempt, built *circuit.Circuit, v guard.Verdict) error {
+	switch v {
+	case guard.Use:
+		p.pool.add(a, built, nil, p.runCircuit)
+		p.stands()
+		return nil
+	case guard.Wait:
+		p.pool.add(a, built, a.path.guard, p.runCircuit)
+		return errGuardWaits
+	default:
+		p.pool.failed(a)
+		built.Close()
+		p.runCircuit(built)
+		return errGuardGone
+	}
+}
+
+// attempted notes the outcome of an attempt.
+func (p *Proxy) attempted(took time.Duration, err error) {
+	p.counts.attempted(err)
+	p.patience.learn(took, err)
+	switch {
+	case err == nil:
+		p.health.built()
+	case failureOf(err) != FailureGivenUp:
+		p.health.attemptFailed(err)
+	}
+}
+
+// runCircuit serves a circuit to its end.
+func (p *Proxy) runCircuit(c *circuit.Circuit) {
+	if err := c.Run(p.alive); errors.Is(err, wire.ErrViolation) {
+		p.log.Warn("a circuit was destroyed: a relay on it broke the protocol", "cause", err)
+	}
+}
+
+// suspect returns the relay to leave out after a failed build: the one that could not be reached by the
+// hop before it, or that answered with a fault of its own. Nil: it can't be told.
+func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
+	var failed *circuit.BuildError
+	if !errors.As(err, &failed) {
+		return nil
+	}
+	if failed.Hop > 0 && errors.Is(err, context.DeadlineExceeded) {
+		return nil // any hop may be the silent one, and none shall have the others left out
+	}
+	at := max(failed.Hop, 1) - 1
+	var said *onion.HopError
+	if errors.As(err, &said) {
+		switch said.Status {
+		case wire.StatusUnknownNext:
+			return nil // one of the two has another consensus than we do, and will have ours
+		case wire.StatusNextUnreachable, wire.StatusNextTimeout, wire.StatusNextReset:
+			at++
+		}
+	}
+	if at >= len(relays) {
+		return nil
+	}
+	return relays[at]
+}
+
+// behind reports whether a build failed because a relay did not know the next one.
+func behind(err error) bool {
+	var said *onion.HopError
+	return errors.As(err, &said) && said.Status == wire.StatusUnknownNext
+}
