@@ -36,10 +36,17 @@ func (p *Proxy) buildAlong(along *path, t *turn, tr trace) error {
 	built, err := circuit.Build(ctx, p.node, along.relays)
 	took := time.Since(attempt.began)
 	p.attempted(took, err)
-	tr.built(attempt.id, along.relays, took, err)
 	verdict := p.guards.ended(along, err)
-	if err == nil {
-		err = p.judge(attempt, built, verdict)
+	switch {
+	case err != nil || verdict == guard.Use:
+	case verdict == guard.Wait:
+		err = errGuardWaits
+	default:
+		err = errGuardGone
+	}
+	tr.built(attempt.id, along.relays, took, err)
+	if built != nil {
+		p.judge(attempt, built, verdict)
 	} else {
 		p.pool.failed(attempt)
 	}
@@ -73,31 +80,25 @@ func (p *Proxy) linkTo(ctx context.Context, along *path) {
 }
 
 // judge adds a circuit that stands to the pool, or closes it, as its guard demands.
-func (p *Proxy) judge(a *attempt, built *circuit.Circuit, v guard.Verdict) error {
+func (p *Proxy) judge(a *attempt, built *circuit.Circuit, v guard.Verdict) {
 	switch v {
 	case guard.Use:
 		p.pool.add(a, built, nil, p.runCircuit)
 		p.stands()
-		return nil
 	case guard.Wait:
 		p.pool.add(a, built, a.path.guard, p.runCircuit)
-		return errGuardWaits
 	default:
 		p.pool.failed(a)
 		built.Close()
 		p.runCircuit(built)
-		return errGuardGone
 	}
 }
 
-// attempted notes the outcome of an attempt.
+// attempted notes the outcome of an attempt; that its circuit may be used, stands does.
 func (p *Proxy) attempted(took time.Duration, err error) {
 	p.counts.attempted(err)
 	p.patience.learn(took, err)
-	switch {
-	case err == nil:
-		p.health.built()
-	case failureOf(err) != FailureGivenUp:
+	if err != nil && failureOf(err) != FailureGivenUp {
 		p.health.attemptFailed(err)
 	}
 }

@@ -17,18 +17,20 @@ import (
 // How a circuit is made:
 //
 //  1. draw a route behind a guard, build along it                                      build.begin
-//  2. it fails: leave out the relay that did, draw again; five times in all            build.learn
+//  2. it fails: leave out the relay that did, draw again; five times by one consensus  build.learn
 //  3. it is late: build along other relays beside it; the first that stands ends this  build.beside
 //  4. the late one, when it stands after all, is a spare; it is measured like any other
 //  5. no guard can be tried just now: wait for one, as long as somebody waits for us   build.next
 
 const (
-	buildAttempts = 5  // routes that are tried for one circuit
+	buildAttempts = 5  // routes by one consensus that are tried for one circuit
 	maxBeside     = 2  // of them at once
 	maxBuilding   = 64 // circuits being made at once; further ones wait, and no second attempt is made beside so many
 
 	// A relay that has not got the newest consensus yet does not know the next one: it is given so long
 	// before the next attempt, and twice as long before each after that.
+	// Also what else went wrong twice may be over in a moment: relays that have started again are known by
+	// the next consensus.
 	behindPause = 100 * time.Millisecond
 
 	guardPause = 10 * time.Millisecond // after news of guards: others end in the same moment
@@ -41,8 +43,9 @@ var errStopped = fmt.Errorf("%w: the proxy has stopped", ErrNotReady)
 type build struct {
 	proxy     *Proxy
 	consensus *netdoc.Consensus
-	req       route.Request // its Avoid is our own, and grows
-	turn      *turn         // who waits for the circuit; nil: it is to be a spare
+	req       route.Request        // its Avoid is our own, and grows
+	avoid     map[wire.ID]struct{} // what the request itself avoids
+	turn      *turn                // who waits for the circuit; nil: it is to be a spare
 	trace     trace
 	since     time.Time
 
@@ -66,13 +69,25 @@ type outcome struct {
 
 // newBuild returns a build for a request, which it copies.
 func (p *Proxy) newBuild(c *netdoc.Consensus, req route.Request, t *turn, tr trace) *build {
-	avoid := map[wire.ID]struct{}{}
-	maps.Copy(avoid, req.Avoid)
-	req.Avoid = avoid
-	return &build{
-		proxy: p, consensus: c, req: req, turn: t, trace: tr, since: time.Now(),
+	b := &build{
+		proxy: p, req: req, avoid: cloneAvoid(req.Avoid), turn: t, trace: tr, since: time.Now(),
 		outcomes: make(chan outcome, buildAttempts), pause: behindPause,
 	}
+	b.follow(c)
+	return b
+}
+
+// cloneAvoid returns a copy that is not nil.
+func cloneAvoid(avoid map[wire.ID]struct{}) map[wire.ID]struct{} {
+	own := map[wire.ID]struct{}{}
+	maps.Copy(own, avoid)
+	return own
+}
+
+// follow goes on with another consensus: what failed by the old one is worth another attempt.
+func (b *build) follow(c *netdoc.Consensus) {
+	b.consensus, b.begun = c, len(b.under)
+	b.req.Avoid = cloneAvoid(b.avoid)
 }
 
 // run adds one circuit to the pool, or says why there is none. It returns as soon as one stands; a late one
@@ -125,6 +140,9 @@ func (b *build) run(ctx context.Context) error {
 // anybody waits for the circuit, within bounds. It reports whether an attempt has begun.
 func (b *build) next() bool {
 	b.again, b.guards = nil, false
+	if c, _ := b.proxy.usable(); c != nil && c != b.consensus && time.Since(b.since) < waitReady {
+		b.follow(c)
+	}
 	if b.waiting != nil && b.proxy.guards.check(b.waiting) != guard.Wait {
 		b.waiting = nil
 	}
@@ -184,7 +202,7 @@ func (b *build) beside() {
 	}
 	first, failed := b.under[0], b.noRoute
 	req := b.req
-	req.Avoid = maps.Clone(b.req.Avoid)
+	req.Avoid = cloneAvoid(b.req.Avoid)
 	for _, r := range first.relays {
 		req.Avoid[r.ID] = struct{}{}
 	}
@@ -210,10 +228,11 @@ func (b *build) learn(o outcome) {
 		b.begun-- // guards have bounds of their own, and one after the other may have to be found out
 	}
 	b.under = slices.DeleteFunc(b.under, func(p *path) bool { return p == o.path })
-	wait := time.Duration(0)
 	if culprit := suspect(o.path.relays, o.err); culprit != nil {
 		b.req.Avoid[culprit.ID] = struct{}{}
-	} else if behind(o.err) {
+	}
+	wait := time.Duration(0)
+	if behind(o.err) || b.begun > 1 {
 		wait = b.pause
 		b.pause *= 2
 	}

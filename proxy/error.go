@@ -12,6 +12,7 @@ import (
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/mux"
+	"torproxy/wire/netdoc"
 	"torproxy/wire/onion"
 )
 
@@ -45,8 +46,43 @@ func (e *Error) where() string {
 	}
 }
 
-// detail adds to the reason what a person can use: what the network lacks.
+// detail adds to the reason what a person can use: what the network lacks. A page may see it, so it has no
+// relay's or authority's name in it, nor which relays the user asked for.
 func (e *Error) detail() string {
+	none, noExit := errors.AsType[*route.NoExit](e.Err)
+	switch {
+	case e.Reason == reasonNoRoute && noExit:
+		return e.Reason + ": " + none.Unnamed()
+	case e.Reason == reasonNotReady:
+		return e.Reason + ": " + notReady(e.Err)
+	default:
+		return e.whole()
+	}
+}
+
+// notReady says what the network lacks.
+func notReady(err error) string {
+	_, clock := errors.AsType[*netdoc.ClockError](err)
+	none, noExit := errors.AsType[*route.NoExit](err)
+	switch {
+	case errors.Is(err, errStopped):
+		return "the proxy has stopped"
+	case noExit:
+		return none.Unnamed()
+	case noRelays(err) != nil:
+		return noRelays(err).Error()
+	case clock:
+		return "there is no consensus that is valid by this machine's clock"
+	default:
+		return "there is no consensus yet, or not all of it"
+	}
+}
+
+// told is Error for the user alone.
+func (e *Error) told() string { return "proxy: " + e.where() + ": " + e.whole() }
+
+// whole is detail for the user alone.
+func (e *Error) whole() string {
 	switch e.Reason {
 	case reasonNotReady:
 		return strings.TrimPrefix(e.Err.Error(), "proxy: ")
@@ -79,6 +115,7 @@ const (
 	reasonNotReady = "not ready"
 	reasonNoRoute  = "no route"
 	reasonNoGuard  = "no guard answers"
+	reasonGuard    = "stands, and waits for a better guard to answer or fail"
 	reasonOwn      = "the target is a listener of this program"
 	reasonNoLink   = "no link to hop 1"
 	reasonReset    = "circuit reset"
@@ -164,6 +201,8 @@ func ownReason(err error) string {
 		return reasonNotReady
 	case waits:
 		return reasonNoGuard
+	case errors.Is(err, errGuardWaits):
+		return reasonGuard
 	case noRelays(err) != nil:
 		return reasonNoRoute
 	case errors.Is(err, circuit.ErrClosed):

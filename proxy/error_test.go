@@ -13,6 +13,7 @@ import (
 	"torproxy/proxy/route"
 	"torproxy/wire"
 	"torproxy/wire/mux"
+	"torproxy/wire/netdoc"
 	"torproxy/wire/onion"
 )
 
@@ -76,6 +77,10 @@ func TestErrorOf(t *testing.T) {
 
 // TestErrorText checks that what a person needs is in the text.
 func TestErrorText(t *testing.T) {
+	exits, err := route.ParseSelectors("alice,relay7")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		err  error
 		want string
@@ -84,11 +89,37 @@ func TestErrorText(t *testing.T) {
 		{&onion.HopError{}, "proxy: this machine: failed"},
 		{fmt.Errorf("%w: %w", ErrNotReady, &route.TooFewRelays{Have: 4, Need: 5}), "proxy: this machine: not ready: the network has 4 running relays, its minimum is 5"},
 		{noRoute(&route.NoExit{Target: route.Target{Port: 25}}), "proxy: this machine: no route: no exit's policy fits: an exit for a host name, port 25"},
+		{&route.NoExit{Exit: exits, Why: route.LackRelay}, "proxy: this machine: no route: --exit: none of these relays runs"},
+		{fmt.Errorf("%w: %w", ErrNotReady, &route.NoExit{Exit: exits, Why: route.LackExit}), "proxy: this machine: not ready: --exit: none is an exit"},
+		{fmt.Errorf("%w: %w", ErrNotReady, &netdoc.ClockError{}), "proxy: this machine: not ready: there is no consensus that is valid by this machine's clock"},
+		{fmt.Errorf("%w: %w", ErrNotReady, errors.New("alice at 10.0.0.7 does not answer")), "proxy: this machine: not ready: there is no consensus yet, or not all of it"},
+		{errStopped, "proxy: this machine: not ready: the proxy has stopped"},
 		{&circuit.BuildError{Hop: 2, Relay: "relay7", Err: &onion.HopError{Hop: 1, Status: wire.StatusNextTimeout}}, "proxy: hop 2 of 3: next relay timed out"},
 		{&guard.WaitError{Down: true}, "proxy: this machine: no guard answers: is this machine connected? The next attempt is in 0s"},
 	} {
 		if got := errorOf(test.err, 3).Error(); got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)
+		}
+	}
+}
+
+// TestErrorWhole checks that the user, and he alone, is told the whole.
+func TestErrorWhole(t *testing.T) {
+	exits, _ := route.ParseSelectors("alice,relay7")
+	for _, err := range []error{
+		&route.NoExit{Exit: exits, Why: route.LackRelay},
+		fmt.Errorf("%w: %w", ErrNotReady, &route.NoExit{Exit: exits, Why: route.LackRelay}),
+		fmt.Errorf("%w: %w", ErrNotReady, errors.New("alice does not answer")),
+	} {
+		var s Step
+		s.blame(err, nil)
+		e, kept := errorOf(err, 3), &records{}
+		kept.begin("site.test:80", "").failed(OutcomeFailed, e)
+		if r := kept.slots[1].Record; !strings.Contains(r.Err, "alice") {
+			t.Errorf("kept: %+v", r)
+		}
+		if !strings.Contains(s.Result, "alice") || !strings.Contains(e.told(), "alice") || strings.Contains(e.Error()+e.ProxyStatus(), "alice") {
+			t.Errorf("the user is told %q, a page %q", s.Result, e)
 		}
 	}
 }

@@ -108,6 +108,19 @@ func TestFollow(t *testing.T) {
 	})
 }
 
+// TestBuildFollows checks that a build which began with an older consensus goes on with the one of its moment,
+// as the guards do.
+func TestBuildFollows(t *testing.T) {
+	onBed(t, 1, noSpares, nil, func(b *bed) {
+		old := *b.Consensus()
+		old.Relays = nil
+		made := b.newBuild(&old, b.anywhere(), nil, trace{})
+		if err := made.run(b.t.Context()); err != nil || made.consensus != b.Consensus() {
+			b.t.Errorf("built by %p, want %p: %v", made.consensus, b.Consensus(), err)
+		}
+	})
+}
+
 // TestPromoted checks that a circuit which waited for a better guard is announced when it may be used.
 func TestPromoted(t *testing.T) {
 	onBed(t, 1, noSpares, nil, func(b *bed) {

@@ -89,7 +89,7 @@ func (p *Proxy) awaitRoute(ctx context.Context) (*netdoc.Consensus, error) {
 		case <-changed:
 		case <-tick:
 		case <-p.alive.Done():
-			return nil, fmt.Errorf("%w: the proxy has stopped", ErrNotReady)
+			return nil, errStopped
 		case <-ctx.Done():
 			if err == nil {
 				err = errors.New("no authority has answered yet")

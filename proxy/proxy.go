@@ -8,6 +8,8 @@
 //	Why     what was done for each request, which hop said what, how long it took                 record.go
 //	Run     follow the consensus, keep spares, end circuits that are done with                    spares.go, build.go
 //
+// When circuits are built and when they end stands in POOL.md, how the first hop is chosen in guard/GUARDS.md.
+//
 // Names are never resolved here: they travel to the exit as they are.
 package proxy
 

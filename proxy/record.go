@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -227,7 +228,7 @@ func (s *Step) blame(err error, route []*netdoc.Relay) {
 		return
 	}
 	e := errorOf(err, len(route))
-	s.Hop, s.Relay, s.Result = e.Hop, nicknameAt(route, e.Hop), e.detail()
+	s.Hop, s.Relay, s.Result = e.Hop, nicknameAt(route, e.Hop), e.whole()
 }
 
 func nicknameAt(route []*netdoc.Relay, hop int) string {
@@ -245,6 +246,9 @@ func (t trace) connected(o Outcome) {
 // failed notes how the request ended; outcome says whether it ever was connected.
 func (t trace) failed(o Outcome, err error) {
 	text := err.Error()
+	if e, ok := errors.AsType[*Error](err); ok {
+		text = e.told()
+	}
 	t.write(func(r *Record) {
 		if o != OutcomeBroken {
 			r.Took = time.Since(r.Began)

@@ -4,8 +4,8 @@ import "time"
 
 // A circuit that has become slow is replaced. Slow is against its own history: the exit answers the END of a
 // stream at once, without asking anybody else, so the time from END to END is one round trip of the path, as
-// building was. It costs no traffic of its own. BEGIN to CONNECTED would not serve: most of it is the
-// destination's.
+// building was, and what was on its way before it. It costs no traffic of its own. BEGIN to CONNECTED would not
+// serve: most of it is the destination's.
 const (
 	slowFactor = 3           // times as long as building took,
 	slowLeast  = time.Second // and so much longer,

@@ -169,10 +169,13 @@ func (p *Proxy) buildSpare(ctx context.Context, c *netdoc.Consensus, a ahead) er
 }
 
 // missing returns the first of what is wanted that is not there; what is under way counts for everything, and
-// shows when it stands what it is good for.
+// shows when it stands what it is good for. Where no more fits in the pool nothing is missing.
 func (p *pool) missing(wanted []ahead, under int) (ahead, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.sparesLocked()+under >= maxUnused {
+		return ahead{}, false
+	}
 	for _, a := range wanted {
 		have, key := under, choice{a.req.Exit, a.req.Exclude}.key()
 		for _, h := range p.circuits {

@@ -252,3 +252,30 @@ func TestUsualChoice(t *testing.T) {
 		}
 	})
 }
+
+// TestManyKinds wants more circuits of different kinds than are kept: their number is bounded, and once it is
+// reached nothing more is built.
+func TestManyKinds(t *testing.T) {
+	onBed(t, 4, Config{}, func(i int, e *exit) {
+		e.policy = policy(t, fmt.Sprintf("accept *:%d", 20+i))
+	}, func(b *bed) {
+		for port := 20; port < 24; port++ {
+			for _, l := range labels("many", need.Most) {
+				conn, err := b.Dial(b.t.Context(), Request{Target: fmt.Sprintf("host.test:%d", port), Isolation: l})
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.Close()
+			}
+		}
+		<-time.After(5 * time.Minute)
+		if n := b.Stats().Spares; n != maxUnused {
+			t.Errorf("%d spares stand, want the bound, %d", n, maxUnused)
+		}
+		before := b.creates()
+		<-time.After(time.Minute)
+		if n := b.creates() - before; n != 0 {
+			t.Errorf("%d circuits were built in a minute in which nothing was wanted", n)
+		}
+	})
+}

@@ -43,8 +43,8 @@ func openCache(path string, log *slog.Logger) (*cache, error) {
 }
 
 // load offers the proxy what an earlier run has kept. What is of no use is left alone: the authorities have
-// newer.
-func (c *cache) load(p *proxy.Proxy) {
+// newer. The error is a failure: of guards that may be of use, but cannot be read.
+func (c *cache) load(p *proxy.Proxy) error {
 	consensus, err := state.ReadBounded(c.dir.Path(consensusName), netdoc.MaxConsensus)
 	if err == nil {
 		// Keys that are missing or damaged are fetched.
@@ -54,7 +54,7 @@ func (c *cache) load(p *proxy.Proxy) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Info("the consensus in the data directory is of no use", "cause", err)
 	}
-	c.guards.load(p)
+	return c.guards.load(p)
 }
 
 // run keeps the newest consensus and the guards until ctx ends.
@@ -66,8 +66,12 @@ func (c *cache) run(ctx context.Context, p *proxy.Proxy) error {
 	defer save()
 	due := time.NewTimer(cacheFirst)
 	defer due.Stop()
+	ready := p.Ready()
 	for {
 		select {
+		case <-ready: // a guard is confirmed: whatever ends this client, it comes back to that one
+			ready = nil
+			c.guards.save(p)
 		case <-ctx.Done():
 			return nil
 		case <-due.C:

@@ -88,7 +88,12 @@ func runClient(ctx context.Context, o options, stdin io.Reader, out *output) err
 		return err
 	}
 	if c.cache != nil {
-		c.cache.load(c.proxy)
+		if err := c.cache.load(c.proxy); err != nil {
+			if c.embedded != nil {
+				c.embedded.Close()
+			}
+			return err
+		}
 	}
 	if err := c.makeDoor(stdin); err != nil {
 		return err

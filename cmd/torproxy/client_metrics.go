@@ -62,7 +62,7 @@ func collectDoor(s samples, d frontdoor.Stats) {
 	s.counter("torproxy_client_http_requests_total", uint64(d.Tunnels), "kind", "tunnel")
 	s.counter("torproxy_client_http_requests_total", uint64(d.Forwarded), "kind", "forwarded")
 	s.counter("torproxy_client_http_failures_total", uint64(d.Failed))
-	for result, n := range map[string]int64{"used": d.PushesUsed, "missed": d.PushesMissed, "refused": d.PushesRefused, "unused": d.PushesUnused} {
+	for result, n := range map[string]int64{"used": d.PushesUsed, "missed": d.PushesMissed, "refused": d.PushesRefused, "unused": d.PushesUnused, "known": d.PushesKnown} {
 		s.counter("torproxy_client_pushes_total", uint64(n), "result", result)
 	}
 	s.gauge("torproxy_client_pushes_held", float64(d.PushesHeld))

@@ -94,28 +94,41 @@ func (b *tab) shoot(name string) {
 // circuits of the console that carry a stream to a site, as a list of IDs.
 const circuitsTo = `[...document.querySelectorAll('#circuit-list > li')].filter(li => li.querySelector('.streams').textContent.includes(%q)).map(li => li.dataset.key).join()`
 
+// visited is a site that tells who comes.
+type visited struct {
+	*httptest.Server
+	arrived chan struct{} // at /, where the answer does not end
+	opened  chan string   // at /opened, to which /asks refers
+}
+
+func startVisited(t *testing.T) *visited {
+	v := &visited{arrived: make(chan struct{}, 10), opened: make(chan string, 10)}
+	v.Server = httptest.NewServer(v)
+	t.Cleanup(v.Close)
+	return v
+}
+
+func (v *visited) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/html")
+	switch r.URL.Path {
+	case "/asks":
+		w.Header().Set("Refresh", "0; url=/opened?for=you")
+	case "/opened":
+		v.opened <- r.RequestURI
+	}
+	io.WriteString(w, "<title>a site</title><p>good day")
+	w.(http.Flusher).Flush()
+	if r.URL.Path == "/" {
+		v.arrived <- struct{}{}
+		<-r.Context().Done()
+	}
+}
+
+// TestConsole uses every part of the console, one behind the other.
 func TestConsole(t *testing.T) {
-	arrived, opened := make(chan struct{}, 10), make(chan string, 10)
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/html")
-		switch r.URL.Path {
-		case "/asks":
-			w.Header().Set("Refresh", "0; url=/opened?for=you")
-		case "/opened":
-			opened <- r.RequestURI
-		}
-		io.WriteString(w, "<title>a site</title><p>good day")
-		w.(http.Flusher).Flush()
-		if r.URL.Path == "/" {
-			arrived <- struct{}{}
-			<-r.Context().Done() // the stream stays open, to be looked at
-		}
-	}))
-	defer site.Close()
+	site := startVisited(t)
 	p := startProgram(t, build(t), "--hops", "3", "--browser", headless(t, "chromium", "--headless", "--no-sandbox"))
 	b := startTab(t, p)
-	host := strings.TrimPrefix(site.URL, "http://")
-
 	b.do("a page through the proxy", chromedp.Navigate(site.URL+"/page"))
 	if got := value[string](b, "document.body.textContent"); !strings.Contains(got, "good day") {
 		t.Fatalf("the page is %q", got)
@@ -123,15 +136,27 @@ func TestConsole(t *testing.T) {
 	b.do("the console", chromedp.Navigate("http://"+p.http+"/"))
 	b.await("ready", `document.getElementById('state').textContent === 'ready'`)
 	b.await("twelve relays", `document.querySelectorAll('#relay-list tr').length === 12`)
+	b.useCircuits(site, p)
+	b.useRelays()
+	b.useLinks(site, p)
+	b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)))
+	if wide := value[int](b, `document.documentElement.scrollWidth`); wide > 390 {
+		t.Errorf("the page is %d wide on a phone of 390", wide)
+	}
+	b.shoot("phone.png")
+}
 
+// useCircuits sees a circuit appear, another after a new identity, and what became of connections; and closes one.
+func (b *tab) useCircuits(site *visited, p program) {
+	b.t.Helper()
+	host := strings.TrimPrefix(site.URL, "http://")
 	open := func() {
-		t.Helper()
 		go func() {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 			defer cancel()
 			fetchThrough(ctx, p.http, site.URL+"/")
 		}()
-		<-arrived
+		<-site.arrived
 	}
 	open()
 	b.await("its circuit", fmt.Sprintf(circuitsTo+" !== ''", host))
@@ -147,46 +172,50 @@ func TestConsole(t *testing.T) {
 	b.do("what became of it", chromedp.SendKeys("#why-host", "127.0.0.1"), chromedp.Click("#why button"))
 	b.await("the steps", `document.querySelectorAll('#why-list .steps tr').length > 0`)
 
-	relay := value[string](b, `document.querySelector('#relay-list tr').dataset.key`)
-	b.do("stop a relay", chromedp.Click(`#relay-list tr button`))
-	b.await("it is stopped", fmt.Sprintf(`document.querySelector('#relay-list tr[data-key="%s"] .running').textContent === 'stopped'`, relay))
-	b.await("also in the picture", `document.querySelector('#picture .relay.down') !== null`)
-	b.shoot("stopped.png")
-	b.do("start it again", chromedp.Click(`#relay-list tr button`))
-	b.await("it runs", fmt.Sprintf(`document.querySelector('#relay-list tr[data-key="%s"] .running').textContent === 'running'`, relay))
-	b.do("one more", chromedp.Click("#add-relay"))
-	b.await("thirteen relays", `document.querySelectorAll('#relay-list tr').length === 13`)
-
 	closed := value[string](b, `document.querySelector('#circuit-list > li').dataset.key`)
 	b.do("close a circuit", chromedp.Click(`#circuit-list > li button`))
 	b.await("it is gone", fmt.Sprintf(`document.querySelector('#circuit-list > li[data-key="%s"]') === null`, closed))
+}
 
-	if err := fetchThrough(t.Context(), p.http, site.URL+"/asks"); err != nil {
-		t.Fatal(err)
+// useRelays stops a relay, starts it again, and adds one; the picture follows.
+func (b *tab) useRelays() {
+	b.t.Helper()
+	says := func(relay, what string) string {
+		return fmt.Sprintf(`document.querySelector('#relay-list tr[data-key="%s"] .running').textContent === '%s'`, relay, what)
+	}
+	relay := value[string](b, `document.querySelector('#relay-list tr').dataset.key`)
+	b.do("stop a relay", chromedp.Click(`#relay-list tr button`))
+	b.await("it is stopped", says(relay, "stopped"))
+	b.await("also in the picture", `document.querySelector('#picture .relay.down') !== null`)
+	b.shoot("stopped.png")
+	b.do("start it again", chromedp.Click(`#relay-list tr button`))
+	b.await("it runs", says(relay, "running"))
+	b.do("one more", chromedp.Click("#add-relay"))
+	b.await("thirteen relays", `document.querySelectorAll('#relay-list tr').length === 13`)
+}
+
+// useLinks lets a reply ask for a page, and opens it.
+func (b *tab) useLinks(site *visited, p program) {
+	b.t.Helper()
+	if err := fetchThrough(b.t.Context(), p.http, site.URL+"/asks"); err != nil {
+		b.t.Fatal(err)
 	}
 	b.await("the reply's wish", `!document.getElementById('links').hidden`)
 	if got, want := value[string](b, `document.querySelector('#link-list .url').textContent`), site.URL+"/opened?for=you"; got != want {
-		t.Errorf("the console asks for %q, want %q", got, want)
+		b.t.Errorf("the console asks for %q, want %q", got, want)
 	}
 	b.shoot("link.png")
 	b.do("yes", chromedp.Click("#link-list button"))
 	select {
-	case got := <-opened:
+	case got := <-site.opened:
 		if got != "/opened?for=you" {
-			t.Errorf("the browser opened %q", got)
+			b.t.Errorf("the browser opened %q", got)
 		}
 	case <-time.After(time.Minute):
-		t.Error("no browser opened the link")
+		b.t.Error("no browser opened the link")
 	}
 	b.await("it is answered", `document.getElementById('links').hidden`)
-
-	b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)))
-	if wide := value[int](b, `document.documentElement.scrollWidth`); wide > 390 {
-		t.Errorf("the page is %d wide on a phone of 390", wide)
-	}
-	b.shoot("phone.png")
 }
-
 
 // fetchThrough gets a page through an HTTP proxy and reads it until ctx ends.
 func fetchThrough(ctx context.Context, proxy, page string) error {

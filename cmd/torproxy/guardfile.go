@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -30,27 +31,33 @@ func newGuardFile(dir *state.Dir, log *slog.Logger) *guardFile {
 	return &guardFile{path: dir.Path(guardsName), old: dir.Path(guardsOldName), log: log}
 }
 
-// load gives the proxy the guards of an earlier run. A file that is of no use is put aside.
-func (f *guardFile) load(p *proxy.Proxy) {
+// load gives the proxy the guards of an earlier run. A file that is of no use is put aside; one that cannot be
+// read may be the next time, and until then the client must not choose others. The error is a failure.
+func (f *guardFile) load(p *proxy.Proxy) error {
 	if f == nil {
-		return
+		return nil
 	}
-	data, err := state.ReadBounded(f.path, proxy.MaxGuardState)
+	data, err := readBounded(f.path, proxy.MaxGuardState) // of a longer one a byte too many, which is refused
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return
-	case err == nil:
-		err = p.OfferGuards(data)
+		return nil
+	case err != nil:
+		return &failure{
+			code: codeState, err: err, what: fmt.Sprintf("cannot read the guards in the data directory (--data-dir): %v", err),
+			cause:  "another user owns the file, or the disk has failed",
+			advice: "make it readable; without it this client would enter the network by other relays, so move it away only if it is lost",
+		}
 	}
-	if err == nil {
+	if err = p.OfferGuards(data); err == nil {
 		f.saved = data
-		return
+		return nil
 	}
 	if aside := os.Rename(f.path, f.old); aside != nil {
 		err = errors.Join(err, aside)
 	}
 	f.log.Warn("the guards in the data directory are of no use; others are chosen, and the file is put aside",
 		"cause", err, "file", f.old)
+	return nil
 }
 
 // save writes the guards if they are others than the file has.

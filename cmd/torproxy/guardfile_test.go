@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -46,7 +47,9 @@ func TestGuardFile(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			f.load(p)
+			if err := f.load(p); err != nil {
+				t.Errorf("load: %v", err)
+			}
 			if taken := p.GuardState() != nil; taken != test.taken {
 				t.Errorf("taken: %v, want %v; %s", taken, test.taken, &log)
 			}
@@ -66,6 +69,32 @@ func TestGuardFile(t *testing.T) {
 				t.Errorf("the file is %v, %v", info.Mode(), err)
 			}
 		})
+	}
+}
+
+// TestGuardFileUnreadable checks that guards which cannot be read stay where they are, and that the client does
+// not start without them.
+func TestGuardFileUnreadable(t *testing.T) {
+	dir, err := state.Open(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	c := &cache{dir: dir, log: slog.New(slog.DiscardHandler)}
+	c.guards = newGuardFile(dir, c.log)
+	if err := os.Mkdir(c.guards.path, 0o700); err != nil { // it opens, and cannot be read
+		t.Fatal(err)
+	}
+	p := newTestProxy(t)
+	f, ok := errors.AsType[*failure](c.load(p))
+	if !ok || f.code != codeState || p.GuardState() != nil {
+		t.Errorf("load: %+v", f)
+	}
+	if _, err := os.Stat(c.guards.path); err != nil {
+		t.Errorf("the guards are gone: %v", err)
+	}
+	if _, err := os.Stat(c.guards.old); err == nil {
+		t.Error("they were put aside")
 	}
 }
 

@@ -110,7 +110,7 @@ func (q *questions) ask(ctx context.Context, door linkSource, l frontdoor.Link, 
 				q.person.link(l)
 				return
 			case answer == "y" || answer == "yes" || answer == "n" || answer == "no":
-				q.answer(door, l, answer[0] == 'y')
+				q.answer(ctx, door, l, answer[0] == 'y')
 				return
 			}
 			fmt.Fprintln(out, prompt)
@@ -118,25 +118,51 @@ func (q *questions) ask(ctx context.Context, door linkSource, l frontdoor.Link, 
 	}
 }
 
-// answer passes an answer on.
-func (q *questions) answer(door linkSource, l frontdoor.Link, open bool) {
+// answer passes an answer on, and tells what comes of it.
+func (q *questions) answer(ctx context.Context, door linkSource, l frontdoor.Link, open bool) {
 	out := q.person.stderr
 	switch err := door.AnswerLink(l.ID, open); {
 	case err != nil:
 		fmt.Fprintf(out, "  %v\n", err)
-	case open:
-		fmt.Fprintln(out, "  a browser is being started")
-	default:
+		return
+	case !open:
 		fmt.Fprintln(out, "  it stays closed")
+		return
+	}
+	fmt.Fprintln(out, "  a browser is being started")
+	switch now := opened(ctx, door, l.ID); now.State {
+	case frontdoor.LinkOpened:
+		fmt.Fprintln(out, "  it is open")
+	case frontdoor.LinkFailed:
+		fmt.Fprintf(out, "  %s\n", printable(now.Error))
+	}
+}
+
+// opened waits until a link is no longer being opened, and returns what has become of it.
+func opened(ctx context.Context, door linkSource, id string) frontdoor.Link {
+	for {
+		changed := door.LinksChanged()
+		l := find(door, id)
+		if l.State != frontdoor.LinkOpening {
+			return l
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return l
+		}
 	}
 }
 
 // waits reports whether a link waits for an answer.
-func waits(door linkSource, id string) bool {
+func waits(door linkSource, id string) bool { return find(door, id).State == frontdoor.LinkWaiting }
+
+// find returns a link, or the zero one if it is gone.
+func find(door linkSource, id string) frontdoor.Link {
 	for _, l := range door.Links() {
 		if l.ID == id {
-			return l.State == frontdoor.LinkWaiting
+			return l
 		}
 	}
-	return false
+	return frontdoor.Link{}
 }

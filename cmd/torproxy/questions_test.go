@@ -37,17 +37,22 @@ func (d *linkDesk) AnswerLink(id string, open bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.answers = append(d.answers, map[bool]string{true: "open ", false: "refuse "}[open]+id)
-	if id == "gone" {
+	for i := range d.links {
+		if d.links[i].ID == id {
+			d.links[i].State = map[bool]frontdoor.LinkState{true: frontdoor.LinkOpening, false: frontdoor.LinkRefused}[open]
+		}
+	}
+	if id == "late" {
 		return errors.New("too late")
 	}
 	return nil
 }
 
-// answered lets a link be answered elsewhere.
-func (d *linkDesk) answered(i int) {
+// becomes lets something become of a link elsewhere.
+func (d *linkDesk) becomes(i int, state frontdoor.LinkState, problem string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.links[i].State = frontdoor.LinkRefused
+	d.links[i].State, d.links[i].Error = state, problem
 	close(d.changed)
 	d.changed = make(chan struct{})
 }
@@ -76,7 +81,7 @@ func (t *terminal) shown() string {
 func TestQuestions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		desk := &linkDesk{changed: make(chan struct{})}
-		for _, id := range []string{"1", "2", "3", "gone", "last"} {
+		for _, id := range []string{"1", "2", "3", "4", "late", "last"} {
 			desk.links = append(desk.links, frontdoor.Link{ID: id, URL: "http://a.test/" + id, Host: "a.test", From: "b.test:80", State: frontdoor.LinkWaiting})
 		}
 		screenText := &terminal{}
@@ -102,12 +107,15 @@ func TestQuestions(t *testing.T) {
 		write := func(s string) func() { return func() { io.WriteString(typed, s) } }
 		step(func() {}, "a reply of b.test:80 asks to open this link:\n  http://a.test/1\n", "yes or no, and Enter:\n")
 		step(write("\nperhaps\n"), "yes or no, and Enter:\n  open it")
-		step(write("YES\n"), "a browser is being started", "http://a.test/2\n")
-		step(func() { desk.answered(3) }) // of another link
+		step(write("YES\n"), "a browser is being started")
+		step(func() { desk.becomes(0, frontdoor.LinkFailed, "there is no \x1bdisplay") }, "  there is no  display\n", "http://a.test/2\n")
+		step(func() { desk.becomes(3, frontdoor.LinkRefused, "") }) // another link
 		step(write(" n \n"), "it stays closed", "http://a.test/3\n")
-		step(func() { desk.answered(2) }, "answered elsewhere", "answered elsewhere", "http://a.test/last")
+		step(write("y\n"), "a browser is being started")
+		step(func() { desk.becomes(2, frontdoor.LinkOpened, "") }, "it is open", "http://a.test/4\n", "answered elsewhere", "http://a.test/late\n")
+		step(write("y\n"), "too late", "http://a.test/last\n")
 		step(func() { typed.Close() }, "answer at http://door/")
-		if got := strings.Join(desk.answers, ", "); got != "open 1, refuse 2" {
+		if got := strings.Join(desk.answers, ", "); got != "open 1, refuse 2, open 3, open late" {
 			t.Errorf("answers: %s", got)
 		}
 		cancel()

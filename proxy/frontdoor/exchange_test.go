@@ -378,7 +378,7 @@ func FuzzPushed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		s := newPushes(&counts{})
 		s.serve(d)
-		g := s.newPage(&journey{})
+		g := s.newPage(pushName{})
 		p := &push{page: g, conn: &deadStream{}}
 		if s.admit(p) == nil {
 			t.Fatal("refused")

@@ -84,7 +84,7 @@ func reasonOf(err error) wire.Reason {
 func (d *door) otherFailure(err error) failure {
 	f := failure{
 		status: http.StatusBadGateway, kind: "destination_unavailable", what: "no connection to %s", cause: plain(err.Error()),
-		advice: "try again; if that does not help, the circuits and their state are shown at http://" + d.addr.String() + "/",
+		advice: "try again; torproxy why HOST tells which relay said what, http://" + d.addr.String() + "/ shows the circuits",
 	}
 	if errors.Is(err, context.Canceled) {
 		f.cause = "the client closed the connection, or its sending side, before there was an answer"

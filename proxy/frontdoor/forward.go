@@ -37,13 +37,19 @@ type forwarder struct {
 
 // journey is what one request carries through ReverseProxy.
 type journey struct {
-	target target
-	path   string // with the query, as it stands in the request line; or "*"
-	wanted Request
-	page   *page   // a browser will show the reply, and its links may be opened; nil: not so
-	shown  bool    // a browser will show the reply
-	upload *upload // nil: no body
-	pushed bool    // the reply was
+	target   target
+	path     string // with the query, as it stands in the request line; or "*"
+	identity uint64 // of this moment; what comes later may belong to another
+	wanted   Request
+	page     *page   // a browser will show the reply, and its links may be opened; nil: not so
+	shown    bool    // a browser will show the reply
+	upload   *upload // nil: no body
+	pushed   bool    // the reply was
+}
+
+// name is what the reply would be pushed as.
+func (j *journey) name() pushName {
+	return pushName{j.identity, j.wanted.Isolation, j.target.String(), j.path}
 }
 
 type journeyKey struct{}
@@ -91,12 +97,12 @@ func (d *door) plan(r *http.Request) (*journey, *failure) {
 	if fail != nil {
 		return nil, fail
 	}
-	j := &journey{target: t, path: exactPath(r), wanted: Request{Target: t.String(), HTTP: exitMakes(r)}}
+	j := &journey{target: t, path: exactPath(r), identity: d.forwarder.pushes.now(), wanted: Request{Target: t.String(), HTTP: exitMakes(r)}}
 	if j.wanted.Isolation, j.wanted.User, fail = d.isolation(r); fail != nil {
 		return nil, fail
 	}
 	if j.shown = isPage(r); j.shown && d.Prefetch && worthPrefetch(r) {
-		j.page = d.forwarder.pushes.newPage(j)
+		j.page = d.forwarder.pushes.newPage(j.name())
 		j.wanted.Pushed = j.page.take
 	}
 	return j, nil
@@ -238,6 +244,7 @@ func (f *forwarder) cleanReply(r *http.Response) error {
 			}
 		}
 	}
+	f.pushes.delivered.note(j.name(), r.Request, r)
 	stripReply(r.Header)
 	return nil
 }

@@ -54,23 +54,28 @@ func keepable(request *http.Request, reply *http.Response) (time.Duration, error
 	case reply.StatusCode != http.StatusOK:
 		return 0, errors.New("its status is one that exits do not push")
 	case d.has("no-store") || d.has("private") || d.has("no-cache"):
-		return 0, errors.New("Cache-Control says that it is not to be kept, or only for one user")
+		return 0, errors.New("its Cache-Control says that it is not to be kept, or only for one user")
 	case len(d) == 0 && slices.Contains(tokens(reply.Header["Pragma"]), "no-cache"):
-		return 0, errors.New("Pragma says that it is not to be kept")
+		return 0, errors.New("its Pragma says that it is not to be kept")
 	case reply.Header["Set-Cookie"] != nil:
 		return 0, errors.New("it sets a cookie: it is for one user")
 	case slices.Contains(tokens(reply.Header["Vary"]), "*"):
-		return 0, errors.New("Vary says that it fits no other request")
+		return 0, errors.New("its Vary says that it fits no other request")
 	}
 	lifetime, said := freshness(reply.Header, d)
 	if !said {
 		return pushLifetime, nil
 	}
-	age, _ := strconv.ParseUint(reply.Header.Get("Age"), 10, 31)
-	if lifetime -= time.Duration(age) * time.Second; lifetime <= 0 {
+	if lifetime -= age(reply.Header); lifetime <= 0 {
 		return 0, errors.New("it is old already")
 	}
 	return lifetime, nil
+}
+
+// age is how old a reply was when it came (section 5.1).
+func age(h http.Header) time.Duration {
+	n, _ := strconv.ParseUint(h.Get("Age"), 10, 31)
+	return time.Duration(n) * time.Second
 }
 
 // freshness is how long a reply was fresh when it was made, if it says so.

@@ -1,12 +1,9 @@
 package frontdoor
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net"
 	"net/http"
 	"sync"
@@ -19,8 +16,9 @@ import (
 // next requests. It is no cache: a reply serves one request, the one that it was fetched for.
 //
 //  1. newPage   a browser asks for a page: the front door tells the exit so
-//  2. take      the exit has opened a link: its request comes first, which gives the push its name
-//  3. judge     then the reply's head: may it be kept for somebody (fresh.go), and for how long
+//  2. take      the exit has opened a link: its request comes first, which gives the push its name (push.go);
+//     one that the browser has already is turned away (delivered.go)
+//  3. readHeads, then the reply's head: may it be kept for somebody (fresh.go), and for how long
 //  4. fill      then its body, which waits in a reservoir.go
 //  5. reply     the browser asks: it gets the push with that name, if the push is for such a request, and
 //     waits for one that is on its way; else its request goes the way of all others
@@ -40,8 +38,9 @@ const (
 
 // pushes holds what was pushed and not been asked for yet.
 type pushes struct {
-	counts *counts
-	bytes  atomic.Int64 // in all reservoirs
+	counts    *counts
+	delivered *delivered
+	bytes     atomic.Int64 // in all reservoirs
 
 	mu       sync.Mutex
 	door     *door  // nil: nothing is taken in
@@ -53,6 +52,7 @@ type pushes struct {
 
 // pushName is what a push is asked for by.
 type pushName struct {
+	identity  uint64
 	isolation string
 	target    string // HOST:PORT
 	path      string // with the query
@@ -60,40 +60,28 @@ type pushName struct {
 
 // page is one request of a browser that the exit opens links for.
 type page struct {
-	pushes    *pushes
-	identity  uint64
-	isolation string
-	origin    string // HOST:PORT
+	pushes *pushes
+	name   pushName // of the page itself
 
 	// Under pushes.mu.
 	taken int
 	links map[string]bool // URLs of style sheets that were pushed and used: they refer to their fonts
 }
 
-// push is one reply that was pushed, or is on its way.
-type push struct {
-	page *page
-	conn net.Conn
-	read atomic.Int64 // bytes of the stream
-
-	// Under pushes.mu.
-	name    pushName
-	request *http.Request // nil: not named yet
-	reply   *http.Response
-	gone    bool // asked for, or dropped
-	expiry  *time.Timer
-	body    *reservoir // when reply is there
+func newPushes(c *counts) *pushes {
+	return &pushes{counts: c, delivered: newDelivered(), held: map[*push]struct{}{}, named: map[pushName]*push{}, changed: make(chan struct{})}
 }
 
-func newPushes(c *counts) *pushes {
-	return &pushes{counts: c, held: map[*push]struct{}{}, named: map[pushName]*push{}, changed: make(chan struct{})}
+// now is the identity of requests that begin at this moment.
+func (s *pushes) now() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity
 }
 
 // newPage makes the page of a request.
-func (s *pushes) newPage(j *journey) *page {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &page{pushes: s, identity: s.identity, isolation: j.wanted.Isolation, origin: j.target.String(), links: map[string]bool{}}
+func (s *pushes) newPage(name pushName) *page {
+	return &page{pushes: s, name: name, links: map[string]bool{}}
 }
 
 // take takes in a stream that an exit has pushed for the page; it is Request.Pushed, and returns at once.
@@ -113,82 +101,13 @@ func (s *pushes) admit(p *push) *door {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := p.page
-	if s.door == nil || g.identity != s.identity || g.taken >= maxPagePushes || len(s.held) >= maxPushes || !s.door.begin() {
+	if s.door == nil || g.name.identity != s.identity || g.taken >= maxPagePushes || len(s.held) >= maxPushes || !s.door.begin() {
 		return nil
 	}
 	g.taken++
 	s.held[p] = struct{}{}
 	p.expiry = time.AfterFunc(pushLifetime, func() { s.drop(p, &s.counts.pushesUnused) })
 	return s.door
-}
-
-// run reads a push until its end.
-func (p *push) run(d *door) {
-	s := p.page.pushes
-	defer d.running.Done()
-	defer p.conn.Close()
-	head := &counted{r: p, left: maxPushHead}
-	in := bufio.NewReader(head)
-	p.conn.SetReadDeadline(time.Now().Add(pushLifetime))
-	err := p.readHeads(d, in)
-	if err != nil {
-		d.Log.Debug("a pushed reply is not used", "err", head.explain(err))
-		s.drop(p, &s.counts.pushesRefused)
-		return
-	}
-	p.conn.SetReadDeadline(time.Time{})
-	head.left = -1
-	p.fill()
-}
-
-// Read reads from the stream, and counts.
-func (p *push) Read(b []byte) (int, error) {
-	n, err := p.conn.Read(b)
-	p.read.Add(int64(n))
-	return n, err
-}
-
-// readHeads reads the request that the exit has made, by which p is named, and the head of the reply.
-func (p *push) readHeads(d *door, in *bufio.Reader) error {
-	s := p.page.pushes
-	request, err := http.ReadRequest(in)
-	if err != nil {
-		return err
-	}
-	if err := p.setName(d, request); err != nil {
-		return err
-	}
-	reply, err := http.ReadResponse(in, request)
-	if err != nil {
-		return err
-	}
-	lifetime, err := keepable(request, reply)
-	if err != nil {
-		return err
-	}
-	return s.ready(p, reply, min(lifetime, pushLifetime))
-}
-
-// setName checks the request of a push, and lets it be asked for.
-func (p *push) setName(d *door, request *http.Request) error {
-	s := p.page.pushes
-	if request.Method != http.MethodGet || request.ContentLength != 0 || !request.URL.IsAbs() || hasCredentials(request.Header) {
-		return errors.New("it answers no GET without body and credentials, in absolute form")
-	}
-	t, fail := d.forwardTarget(request.URL)
-	if fail != nil {
-		return errors.New(fail.cause)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	name := pushName{p.page.isolation, t.String(), exactPath(request)}
-	if s.named[name] != nil || p.gone {
-		return errors.New("there is one for that URL already")
-	}
-	p.name, p.request = name, request
-	s.named[name] = p
-	s.changedLocked()
-	return nil
 }
 
 // ready lets a push be used.
@@ -203,24 +122,6 @@ func (s *pushes) ready(p *push, reply *http.Response, lifetime time.Duration) er
 	p.expiry.Reset(lifetime)
 	s.changedLocked()
 	return nil
-}
-
-// fill reads the body into the reservoir, for as long as somebody may want it.
-func (p *push) fill() {
-	buf := buffers.Get()
-	defer buffers.Put(buf)
-	for {
-		n, err := p.reply.Body.Read(buf)
-		if !p.body.put(buf[:n], err) || err != nil && err != io.EOF {
-			// If it is not in use, there is no room for it, or a request of its own may have better luck.
-			s := p.page.pushes
-			s.drop(p, &s.counts.pushesRefused)
-			return
-		}
-		if err != nil {
-			return
-		}
-	}
 }
 
 // drop forgets a push that is not in use, if it is held still, and ends its stream, which tells the exit. why
@@ -253,12 +154,6 @@ func (s *pushes) forgetLocked(p *push) {
 	}
 }
 
-// ended is called once when a push that was used has been read, or given up.
-func (p *push) ended() {
-	p.conn.Close()
-	p.page.pushes.counts.pushBytesUsed.Add(p.read.Load())
-}
-
 func (s *pushes) changedLocked() {
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -270,6 +165,7 @@ func (s *pushes) renew() {
 	s.identity++
 	s.mu.Unlock()
 	s.dropAll()
+	s.delivered.renew()
 }
 
 // serve lets d's requests push, until close, which drops everything.
@@ -308,7 +204,7 @@ func (s *pushes) dropAll() {
 // reply returns what was pushed for a request, with its body, which must be closed; nil: nothing was, or it
 // does not come in time, and the request goes out itself.
 func (s *pushes) reply(ctx context.Context, j *journey, out *http.Request) *http.Response {
-	name := pushName{j.wanted.Isolation, j.target.String(), j.path}
+	name := j.name()
 	var late <-chan time.Time
 	for {
 		p, wait := s.find(name, out)
@@ -365,16 +261,11 @@ func (s *pushes) find(name pushName, out *http.Request) (found *push, wait <-cha
 	return p, nil
 }
 
-func isStyle(reply *http.Response) bool {
-	kind, _, err := mime.ParseMediaType(reply.Header.Get("Content-Type"))
-	return err == nil && kind == "text/css"
-}
-
 // unnamedLocked reports whether the page that a request comes from has pushes of which it is not known yet
 // what they are.
 func (s *pushes) unnamedLocked(name pushName, out *http.Request) bool {
 	for p := range s.held {
-		if p.request == nil && p.page.isolation == name.isolation && p.page.ledTo(name, out) {
+		if p.request == nil && p.page.name.isolation == name.isolation && p.page.ledTo(name, out) {
 			return true
 		}
 	}
@@ -391,29 +282,15 @@ func (s *pushes) giveUp(name pushName) {
 	}
 }
 
-// take makes a push the reply to a request.
-func (p *push) take(ctx context.Context, out *http.Request) *http.Response {
-	p.body.take()
-	release := context.AfterFunc(ctx, p.body.abandon)
-	reply := *p.reply
-	reply.Request = out
-	reply.Body = &replyBody{Reader: p.body, end: func() error {
-		release()
-		p.body.abandon()
-		return nil
-	}}
-	return &reply
-}
-
 // ledTo reports whether a request comes from the page: its Referer is of the page's origin or one of the
 // page's links, or it has none and is for the page's own origin.
 func (g *page) ledTo(name pushName, out *http.Request) bool {
 	referers := out.Header["Referer"]
 	if len(referers) == 0 {
-		return name.target == g.origin
+		return name.target == g.name.target
 	}
 	t, path, ok := parseReferer(referers[0])
-	return ok && len(referers) == 1 && (t.String() == g.origin || g.links[linkOf(pushName{target: t.String(), path: path})])
+	return ok && len(referers) == 1 && (t.String() == g.name.target || g.links[linkOf(pushName{target: t.String(), path: path})])
 }
 
 // linkOf is a push's URL in one spelling.

@@ -13,6 +13,7 @@ type Stats struct {
 	PushesMissed  int64 // a request asked for it and could not be given it, or not in time
 	PushesRefused int64 // nobody could have used it: not to be kept, malformed, broken off, too many
 	PushesUnused  int64 // nobody has asked for it in time
+	PushesKnown   int64 // the browser had it already
 	PushesHeld    int64 // it waits at this moment
 	PushBytesHeld int64 // of those that wait or are being read
 
@@ -22,9 +23,9 @@ type Stats struct {
 
 // counts are the sums of Stats.
 type counts struct {
-	tunnels, forwarded, failed                            atomic.Int64
-	pushesUsed, pushesMissed, pushesRefused, pushesUnused atomic.Int64
-	pushBytesUsed, pushBytesWasted                        atomic.Int64
+	tunnels, forwarded, failed                                         atomic.Int64
+	pushesUsed, pushesMissed, pushesRefused, pushesUnused, pushesKnown atomic.Int64
+	pushBytesUsed, pushBytesWasted                                     atomic.Int64
 }
 
 // Stats returns the numbers of this moment.
@@ -35,7 +36,7 @@ func (s *Server) Stats() Stats {
 		PushesHeld: int64(held), PushBytesHeld: bytes,
 		Tunnels: c.tunnels.Load(), Forwarded: c.forwarded.Load(), Failed: c.failed.Load(),
 		PushesUsed: c.pushesUsed.Load(), PushesMissed: c.pushesMissed.Load(),
-		PushesRefused: c.pushesRefused.Load(), PushesUnused: c.pushesUnused.Load(),
+		PushesRefused: c.pushesRefused.Load(), PushesUnused: c.pushesUnused.Load(), PushesKnown: c.pushesKnown.Load(),
 		PushBytesUsed: c.pushBytesUsed.Load(), PushBytesWasted: c.pushBytesWasted.Load(),
 	}
 }

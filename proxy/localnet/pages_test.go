@@ -87,7 +87,7 @@ func loadPage(t *testing.T, way pageWay) (l pageLoad) {
 			l.again += site.asked[link] - 1
 		}
 		s := pushes()
-		l.pushed, l.used = s.PushesUsed+s.PushesMissed+s.PushesRefused+s.PushesUnused, s.PushesUsed
+		l.pushed, l.used = s.PushesUsed+s.PushesMissed+s.PushesRefused+s.PushesUnused+s.PushesKnown, s.PushesUsed
 		l.vain, l.bytes = s.PushBytesWasted, int64(site.bytes())
 		stop()
 		all.Wait()

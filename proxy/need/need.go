@@ -32,7 +32,8 @@ const Most = 16
 // web are the ports that a person's next request goes to most probably, whatever the last one did.
 var web = []uint16{443, 80}
 
-// Kind is a kind of circuit: to a port (0: wherever), along relays that Choice names in its own way.
+// Kind is a kind of circuit: to a port (0: wherever), along relays that Choice names in its own way; "" is what
+// requests ask for that ask for nothing of their own.
 type Kind struct {
 	Port   uint16
 	Choice string
@@ -48,7 +49,6 @@ type Need struct {
 type Habits struct {
 	least int       // of circuits for the web while the client is in use
 	asked time.Time // last
-	last  string    // the Choice of then
 	kinds []habit   // the least lately used first
 }
 
@@ -70,7 +70,7 @@ func New(least int, now time.Time) *Habits { return &Habits{least: min(least, Mo
 
 // Asked notes that a circuit of a kind was wanted; fresh says that it took one that nobody had used.
 func (h *Habits) Asked(k Kind, fresh bool, now time.Time) {
-	h.asked, h.last = now, k.Choice
+	h.asked = now
 	i := slices.IndexFunc(h.kinds, func(o habit) bool { return o.Kind == k })
 	this := habit{Kind: k, opened: now}
 	if i >= 0 {
@@ -122,7 +122,7 @@ func (h *Habits) Needs(now time.Time) []Need {
 		return nil
 	}
 	if !h.InUse(now) {
-		return []Need{{Kind{web[0], h.last}, idle}}
+		return []Need{{Kind{Port: web[0]}, idle}}
 	}
 	var needs []Need
 	add := func(k Kind, circuits int) {
@@ -133,7 +133,7 @@ func (h *Habits) Needs(now time.Time) []Need {
 		}
 	}
 	for _, port := range web {
-		add(Kind{port, h.last}, h.least)
+		add(Kind{Port: port}, h.least)
 	}
 	for _, o := range h.kinds {
 		if now.Sub(o.used) < memory {

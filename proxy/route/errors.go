@@ -38,8 +38,13 @@ const (
 	LackReliable             // every exit that would do is avoided, because it failed lately
 )
 
-func (e *NoExit) Error() string {
-	named := "--exit " + e.Exit.String()
+func (e *NoExit) Error() string { return e.text("--exit " + e.Exit.String()) }
+
+// Unnamed is the text without the relays that were asked for.
+func (e *NoExit) Unnamed() string { return e.text("--exit") }
+
+// text is the text where the relays that were asked for are called named.
+func (e *NoExit) text(named string) string {
 	switch {
 	case e.Why == LackRelay && len(e.Exit) == 1 && e.Exit[0].nickname != "":
 		return named + ": no running relay has that nickname"

@@ -71,7 +71,7 @@ func (s *Session) onPush(m wire.Message) error {
 		st.end(wire.ReasonUnsupported, &wire.EndError{Reason: wire.ReasonUnsupported})
 		return nil
 	}
-	s.accepted = append(s.accepted, st)
+	s.accepted = st
 	return nil
 }
 

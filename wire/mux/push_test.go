@@ -291,3 +291,21 @@ func TestPushCancelled(t *testing.T) {
 	}
 	exit.want(exit.sent(), "END 2 done")
 }
+
+// TestPushComesFirst checks that the application has a pushed stream before it can read what the exit sent
+// behind it, in the same cell.
+func TestPushComesFirst(t *testing.T) {
+	h := newClient(t).ready()
+	parent := h.s.streams[1]
+	unread := -1
+	h.s.cfg.Pushed = func(_ uint16, st *Stream) {
+		h.s.mu.Lock()
+		defer h.s.mu.Unlock()
+		unread = parent.in.size
+		h.accepted = append(h.accepted, st)
+	}
+	h.gets(cellOf(data(1, 10), push(2, 1), data(1, 100)))
+	if unread != 10 || parent.in.size != 110 {
+		t.Errorf("%d bytes were there with the stream, %d after it; want 10, 110", unread, parent.in.size)
+	}
+}

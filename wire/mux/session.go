@@ -50,8 +50,8 @@ type Config struct {
 	Accept func(s *Stream)
 
 	// Pushed gets each stream that the exit opens at the client, and the number of the client's stream whose
-	// reply led to it, which may be over already. It is called by the reader and must return at once; the
-	// stream must be ended by Close or End. With nil, such streams get END "unsupported".
+	// reply led to it, which may be over already. It is called by the reader, before anything is delivered
+	// that the exit sent later, and must return at once; the stream must be ended by Close or End. With nil, such streams get END "unsupported".
 	Pushed func(parent uint16, s *Stream)
 
 	// Budget bounds the unread bytes of many sessions together. Nil sets no bound.
@@ -76,7 +76,7 @@ type Session struct {
 	last     uint16               // the number of the peer's newest stream
 	pushes   int                  // of streams, those that the exit opened
 	unread   int                  // bytes held for applications
-	accepted []*Stream            // opened by the peer in the batch being received
+	accepted *Stream              // opened by the peer's message being received
 	ended    []func()             // OnDone callbacks due in the batch being received
 }
 

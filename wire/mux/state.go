@@ -16,17 +16,9 @@ func (s *Session) receive(cells []byte) error {
 		err = s.receivePayload(cells[wire.TagSize:wire.CellSize])
 		cells = cells[wire.CellSize:]
 	}
-	accepted, ended := s.accepted, s.takeEnded()
-	s.accepted = nil
+	ended := s.takeEnded()
 	s.mu.Unlock()
 	s.cfg.Budget.relieve()
-	for _, st := range accepted {
-		if st.pushed() {
-			s.cfg.Pushed(st.parent, st)
-		} else {
-			s.cfg.Accept(st)
-		}
-	}
 	for _, f := range ended {
 		f()
 	}
@@ -42,9 +34,30 @@ func (s *Session) receivePayload(payload []byte) error {
 		if err := s.dispatch(m); err != nil {
 			return err
 		}
+		if s.handOver(); s.err != nil {
+			return s.err
+		}
 		m, rest, err = wire.NextMessage(rest)
 	}
 	return err
+}
+
+// handOver gives the application the stream that the peer's message has opened, before anything behind that
+// message is delivered: who reads of a link has been given what was pushed for it. session.mu is held, but
+// not meanwhile.
+func (s *Session) handOver() {
+	st := s.accepted
+	if st == nil {
+		return
+	}
+	s.accepted = nil
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	if st.pushed() {
+		s.cfg.Pushed(st.parent, st)
+	} else {
+		s.cfg.Accept(st)
+	}
 }
 
 func (s *Session) dispatch(m wire.Message) error {
@@ -99,7 +112,7 @@ func (s *Session) onBegin(m wire.Message) error {
 		st.end(wire.ReasonResourceLimit, &wire.EndError{Reason: wire.ReasonResourceLimit})
 		return nil
 	}
-	s.accepted = append(s.accepted, st)
+	s.accepted = st
 	return nil
 }
 
