@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"torproxy/proxy"
 	"torproxy/proxy/localnet"
