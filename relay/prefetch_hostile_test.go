@@ -169,7 +169,9 @@ func TestPushesEnd(t *testing.T) {
 			onLoopback(t, nil, func(b *bed) {
 				taken := make(chan struct{})
 				r := b.reader(func(p *pushed) {
-					if name != "push" {
+					if name == "push" {
+						<-began
+					} else {
 						<-taken
 					}
 				})
