@@ -10,9 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"torproxy/proxy"
 	"torproxy/proxy/localnet"
@@ -110,15 +108,6 @@ func open(b testing.TB, w way, to netip.AddrPort) io.ReadWriteCloser {
 	}
 	b.Cleanup(func() { conn.Close() })
 	return conn
-}
-
-// cpuTime is what this process has used, in all its threads.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkBulk is one download, with the processor time of all nodes, the source and the client per GiB.
