@@ -140,7 +140,7 @@ func (b *build) run(ctx context.Context) error {
 // anybody waits for the circuit, within bounds. It reports whether an attempt has begun.
 func (b *build) next() bool {
 	b.again, b.guards = nil, false
-	if c, _ := b.proxy.usable(); c != nil && c != b.consensus && time.Since(b.since) < waitReady {
+	if c := b.proxy.newest(); c != nil && c != b.consensus && time.Since(b.since) < waitReady {
 		b.follow(c)
 	}
 	if b.waiting != nil && b.proxy.guards.check(b.waiting) != guard.Wait {
@@ -167,7 +167,7 @@ func (b *build) begin(req route.Request, late *guard.Attempt) bool {
 		return false
 	}
 	p, next := b.proxy, &path{choice: choice{req.Exit, req.Exclude}}
-	if c, _ := p.usable(); c != nil {
+	if c := p.newest(); c != nil {
 		b.consensus = c // guards do not go back to an older one
 	}
 	routes := p.routes.Of(b.consensus)

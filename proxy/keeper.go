@@ -59,8 +59,8 @@ func newKeeper(p *Proxy) *keeper {
 // fill begins builds for what is missing, one at a time while something is wrong: one tells as much as many.
 func (k *keeper) fill(ctx context.Context) {
 	p := k.proxy
-	c, _ := p.usable()
-	if c == nil || p.routable(c) != nil {
+	c := p.newest()
+	if c == nil {
 		return
 	}
 	limit := aheadAtOnce

@@ -66,6 +66,15 @@ func (p *Proxy) usable() (*netdoc.Consensus, error) {
 	return c, nil
 }
 
+// newest returns the consensus to route by, nil if there is none that has a route.
+func (p *Proxy) newest() *netdoc.Consensus {
+	c, _ := p.usable()
+	if c == nil || p.routable(c) != nil {
+		return nil
+	}
+	return c
+}
+
 // awaitRoute waits until the consensus has a route, for a while, and returns the consensus. The error
 // wraps ErrNotReady and says what is missing.
 func (p *Proxy) awaitRoute(ctx context.Context) (*netdoc.Consensus, error) {

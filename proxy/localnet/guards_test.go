@@ -250,7 +250,7 @@ func TestGuardStopped(t *testing.T) {
 			t.Error("the connection has ended as if that were all")
 		}
 		if got, err := tryGet(c.viaSOCKS(t), site.URL); err != nil || got != "here" {
-			t.Errorf("the next request got %q, %v: %+v", got, err, c.Why("")[0])
+			t.Errorf("the next request got %q, %v: %+v; the client says %+v", got, err, c.Why("")[0], c.Progress())
 		}
 	}
 }
