@@ -12,7 +12,8 @@ import (
 
 // Push opens a stream at the exit for what the reply on the client's stream parent led to. Its holder
 // writes to it at once; the client may end it at any time (OnDone). Push does not wait. ErrBusy says that as
-// many streams are open as may be, ErrExhausted that the numbers are used up for good.
+// many streams are open as may be, ErrExhausted that the numbers are used up for good, ErrParent that the
+// client's stream is not connected: not yet, or never, since the client has ended it before.
 func (s *Session) Push(parent uint16) (*Stream, error) {
 	if !s.exit() {
 		return nil, errors.New("mux: only the exit pushes streams")
@@ -30,7 +31,7 @@ func (s *Session) Push(parent uint16) (*Stream, error) {
 		return nil, ErrExhausted
 	}
 	if p := s.streams[parent]; p != nil && !p.isConnected && !p.connectDue {
-		return nil, errors.New("mux: a stream is pushed for one that is connected")
+		return nil, ErrParent
 	}
 	st := newPush(s, uint16(s.next), parent)
 	st.finRecv, st.eof = true, true

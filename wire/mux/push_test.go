@@ -120,8 +120,12 @@ func TestPushParents(t *testing.T) {
 	exit := newExit(t)
 	parent := exit.begun(3)
 	for _, id := range []uint16{0, 2, 3, 5} {
-		if st, err := exit.s.Push(id); err == nil {
+		st, err := exit.s.Push(id)
+		if err == nil {
 			t.Errorf("stream %d pushed for %d", st.ID(), id)
+		}
+		if begun := id == 3; errors.Is(err, ErrParent) != begun {
+			t.Errorf("push for stream %d: %v", id, err)
 		}
 	}
 	parent.Connect()

@@ -32,6 +32,7 @@ var (
 	ErrClosed    = errors.New("mux: circuit is closed")
 	ErrBusy      = errors.New("mux: circuit has all the streams it may have")
 	ErrExhausted = errors.New("mux: circuit has used up its stream numbers")
+	ErrParent    = errors.New("mux: a stream is pushed for one that is connected")
 )
 
 // Bounds that are this side's own affair; those that both sides must agree on stand in package wire.
