@@ -106,6 +106,8 @@ func TestOpenInBrowsers(t *testing.T) {
 			t.Fatal(err)
 		}
 		v.await(t, c.path, c.agent)
+		// Only now that it is asked for, and not yet that it is there, which the browser must live to see.
+		awaitWhy(t, torproxy, p.http, v.URL, "hop 5, ")
 		cmd.Process.Signal(syscall.SIGINT)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%s: %v\n%s", c.args, err, &stderr)
@@ -113,9 +115,27 @@ func TestOpenInBrowsers(t *testing.T) {
 		if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
 			t.Errorf("%s left %v behind, %v", c.args, left, err)
 		}
-		out, err := exec.Command(torproxy, "why", "--http", p.http, v.URL).CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "hop 5, ") {
-			t.Errorf("%s: %v\n%s", c.args, err, out)
+	}
+}
+
+// awaitWhy asks torproxy why about a host until the answer says want.
+func awaitWhy(t *testing.T, torproxy, door, host, want string) {
+	t.Helper()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	timeout := time.After(time.Minute)
+	for {
+		out, err := exec.Command(torproxy, "why", "--http", door, host).CombinedOutput()
+		if err != nil {
+			t.Fatalf("why %s: %v\n%s", host, err, out)
+		}
+		if strings.Contains(string(out), want) {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-timeout:
+			t.Fatalf("why %s does not say %q:\n%s", host, want, out)
 		}
 	}
 }
