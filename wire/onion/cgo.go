@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"torproxy/wire"
+	"torproxy/wire/onion/internal/ctr"
 	"torproxy/wire/onion/internal/polyval"
 )
 
@@ -31,7 +32,7 @@ const cellCommand = 0x03
 type state struct {
 	kb    cipher.Block // J: ET's block cipher
 	ku    polyval.Key  // J: ET's hash key
-	k     cipher.Block // S: the PRF's block cipher
+	k     ctr.Stream   // S: the PRF's block cipher, and the key stream of its last call
 	b     [16]byte     // S: the PRF's hash key, for one product only
 	n     [16]byte     // N, the tag that the next cell must have at the end that recognises it
 	tweak [16]byte     // T'
@@ -71,31 +72,29 @@ func blocks(n int) int { return (n + 15) / 16 }
 func (s *state) rekey(keys []byte) {
 	s.kb = newAES(keys[0:16])
 	s.ku.Init((*[16]byte)(keys[16:32]))
-	s.k = newAES(keys[32:48])
+	s.k.Rekey(keys[32:48])
 	s.b = [16]byte(keys[48:64])
 	s.n = [16]byte(keys[64:80])
 }
 
-// encipher is Enc, and T' = Y_L. It returns the PRF's key stream behind t = 0, for update.
-func (s *state) encipher(cell []byte) cipher.Stream {
+// encipher is Enc, and T' = Y_L. It leaves the PRF's key stream behind t = 0, for update.
+func (s *state) encipher(cell []byte) {
 	s.check(cell)
 	s.etEncrypt(cell)
 	s.tweak = [16]byte(cell)
-	ks := s.prf(&s.tweak)
-	ks.XORKeyStream(cell[16:], cell[16:])
-	return ks
+	s.prf(&s.tweak)
+	s.k.XORKeyStream(cell[16:], cell[16:])
 }
 
-// decipher is Dec, the inverse of Enc, and T' = Y_L, the tag that came. It returns the PRF's key stream behind
+// decipher is Dec, the inverse of Enc, and T' = Y_L, the tag that came. It leaves the PRF's key stream behind
 // t = 0, for update.
-func (s *state) decipher(cell []byte) cipher.Stream {
+func (s *state) decipher(cell []byte) {
 	s.check(cell)
 	came := [16]byte(cell)
-	ks := s.prf(&came)
-	ks.XORKeyStream(cell[16:], cell[16:])
+	s.prf(&came)
+	s.k.XORKeyStream(cell[16:], cell[16:])
 	s.etDecrypt(cell)
 	s.tweak = came
-	return ks
 }
 
 // check guards every access below: a cell of another length would be a bug of the caller, never of a peer.
@@ -132,26 +131,23 @@ func (s *state) hash(cell []byte) {
 	cell[15] = last
 }
 
-// prf returns the key stream of PRF(T, 0, ...) at its beginning. PRF(T, 1, ...) is the same stream from block
+// prf moves k's key stream to the beginning of PRF(T, 0, ...). PRF(T, 1, ...) is the same stream from block
 // ceil(|X_R|/16) on: both have the iv P(B, T) with its low c bits cleared.
-//
-// cipher.NewCTR is the one allocation per cell and layer. Block.Encrypt in a loop would avoid it, and takes twice
-// as long.
-func (s *state) prf(t *[16]byte) cipher.Stream {
+func (s *state) prf(t *[16]byte) {
 	s.iv = *t
 	polyval.Dot(&s.iv, &s.b)
 	low := binary.BigEndian.Uint32(s.iv[12:])
 	binary.BigEndian.PutUint32(s.iv[12:], low&^s.counter)
-	return cipher.NewCTR(s.k, s.iv[:])
+	s.k.Seek(s.iv[:])
 }
 
 // update is Update(N): KB | KU | K | B | N = PRF(N, 1, 80). In every use N is the Y_L of the cell just done, so
-// ks, the key stream that encipher or decipher returned, only has to be advanced to the next whole block.
-func (s *state) update(ks cipher.Stream) {
+// the key stream that encipher or decipher left only has to be advanced to the next whole block.
+func (s *state) update() {
 	skip := -s.right & 15
 	fresh := s.fresh[:skip+KeySize]
 	clear(fresh)
-	ks.XORKeyStream(fresh, fresh)
+	s.k.XORKeyStream(fresh, fresh)
 	s.rekey(fresh[skip:])
 	clear(fresh)
 }

@@ -32,11 +32,11 @@ func (l *Layer) Pass(cell []byte) {
 // order, its payload is in clear, and the keys are replaced. False: the cell was changed, repeated, left out or
 // reordered somewhere; it is noise, and so is every later one: destroy the circuit.
 func (l *Layer) Recognise(cell []byte) bool {
-	ks := l.s.encipher(cell)
+	l.s.encipher(cell)
 	if subtle.ConstantTimeCompare(cell[:16], l.s.n[:]) != 1 {
 		return false
 	}
-	l.s.update(ks)
+	l.s.update()
 	return true
 }
 
@@ -44,7 +44,8 @@ func (l *Layer) Recognise(cell []byte) bool {
 // are replaced.
 func (l *Layer) Originate(cell []byte) {
 	copy(cell, l.s.n[:])
-	l.s.update(l.s.encipher(cell))
+	l.s.encipher(cell)
+	l.s.update()
 }
 
 // Client is the client's side of all layers of a circuit. Seal and Open may run at the same time as each other,
@@ -74,7 +75,8 @@ func NewClient(hops []HopKeys, cellSize int) *Client {
 func (c *Client) Seal(cell []byte) {
 	last := len(c.forward) - 1
 	copy(cell, c.forward[last].n[:])
-	c.forward[last].update(c.forward[last].decipher(cell))
+	c.forward[last].decipher(cell)
+	c.forward[last].update()
 	for i := last - 1; i >= 0; i-- {
 		c.forward[i].decipher(cell)
 	}
@@ -88,10 +90,10 @@ func (c *Client) Open(cell []byte) bool {
 		c.backward[i].decipher(cell)
 	}
 	s := &c.backward[last]
-	ks := s.decipher(cell)
+	s.decipher(cell)
 	if subtle.ConstantTimeCompare(cell[:16], s.n[:]) != 1 {
 		return false
 	}
-	s.update(ks)
+	s.update()
 	return true
 }
