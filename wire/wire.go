@@ -4,7 +4,7 @@
 //
 // A cell (section 4), both directions of a circuit's stream, after CREATE and CREATED:
 //
-//	0         16                                                2048
+//	0         16                                                1232
 //	+---------+--------------------------------------------------+
 //	| tag     | payload: messages, then zeros                    |
 //	+---------+--------------------------------------------------+
@@ -39,7 +39,7 @@ const (
 	CreateSize  = 9792 // a CREATE packet: enc 1120 | tag 32 | body 8640
 	CreatedSize = 576  // a CREATED packet: eight slots of 72
 
-	CellSize    = 2048 // one cell, tag included; the same for every cell of the network
+	CellSize    = 1232 // one cell, tag included, which fits into one packet of any link; the same everywhere
 	TagSize     = 16   // CGO's authenticator in front of each cell
 	PayloadSize = CellSize - TagSize
 

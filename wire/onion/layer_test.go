@@ -81,7 +81,7 @@ func TestCells(t *testing.T) {
 
 func TestCounterBits(t *testing.T) {
 	for _, c := range []struct{ cell, want int }{
-		{17, 3}, {509, 6}, {512, 6}, {wire.CellSize, 8}, {4096, 9},
+		{17, 3}, {509, 6}, {512, 6}, {wire.CellSize, 7}, {2048, 8}, {4096, 9},
 		{16 + 16*3, 3}, {16 + 16*3 + 1, 4}, // 3 blocks + 5 = 8 = 2^3, and one more
 	} {
 		if got := counterBits(c.cell - 16); got != c.want {
@@ -90,7 +90,7 @@ func TestCounterBits(t *testing.T) {
 	}
 }
 
-// garbled reports an error unless got looks like noise beside want: of 2032 random bytes 8 are equal by chance.
+// garbled reports an error unless got looks like noise beside want: of 1216 random bytes 5 are equal by chance.
 func garbled(t *testing.T, what string, got, want []byte) {
 	t.Helper()
 	same := 0
