@@ -62,7 +62,9 @@ func ResetCodeOf(err error) (code wire.ResetCode, ok bool) {
 
 // cellBuffer is the buffer of one batch of cells, in either direction: large enough that its cost is
 // shared by many cells, and borrowed only while there are cells.
-type cellBuffer [16 * wire.CellSize]byte
+type cellBuffer [batchCells * wire.CellSize]byte
+
+const batchCells = 52
 
 var cellBuffers = sync.Pool{New: func() any { return new(cellBuffer) }}
 
@@ -71,7 +73,7 @@ type partBuffer [wire.CellSize]byte
 
 var partBuffers = sync.Pool{New: func() any { return new(partBuffer) }}
 
-// ReadCells reads whole cells as they arrive, as many as there are up to 16, and calls f with them; f may
+// ReadCells reads whole cells as they arrive, as many as there are up to batchCells, and calls f with them; f may
 // change them in place and must not keep them. It returns when reading fails or f does, with that error.
 // While nothing arrives the stream holds no buffer, and while the rest of a cell does not, one of a cell's
 // size: a peer that stops in the middle of a cell ties up no more than one that stops behind it.

@@ -135,12 +135,12 @@ func TestOneWayStream(t *testing.T) {
 func TestReadCells(t *testing.T) {
 	overBoth(t, 2, func(nw *network) {
 		client, relay := nw.pair()
-		const cells = 100
+		const cells = 4 * batchCells
 		want := make([]byte, cells*wire.CellSize)
 		rand.NewChaCha8([32]byte{1}).Read(want)
 		go func() {
 			rnd := rand.New(rand.NewPCG(1, 1))
-			sizes := []int{1, wire.CellSize - 2, 1, 1, wire.CellSize, 3*wire.CellSize + 5, 16 * wire.CellSize}
+			sizes := []int{1, wire.CellSize - 2, 1, 1, wire.CellSize, 3*wire.CellSize + 5, batchCells * wire.CellSize}
 			for rest := want; len(rest) > 0; {
 				n := rnd.IntN(9000)
 				if len(sizes) > 0 {
@@ -154,7 +154,7 @@ func TestReadCells(t *testing.T) {
 		var got []byte
 		enough := errors.New("enough")
 		err := relay.ReadCells(func(cells []byte) error {
-			if len(cells) == 0 || len(cells)%wire.CellSize != 0 || len(cells) > 16*wire.CellSize {
+			if len(cells) == 0 || len(cells)%wire.CellSize != 0 || len(cells) > batchCells*wire.CellSize {
 				nw.Errorf("%d bytes at once", len(cells))
 			}
 			got = append(got, cells...)

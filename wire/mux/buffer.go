@@ -9,7 +9,7 @@ import (
 // batch is the buffer of one write: so many cells that the cost of a write is shared by all of them.
 type batch [batchCells * wire.CellSize]byte
 
-const batchCells = 16
+const batchCells = 52
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
