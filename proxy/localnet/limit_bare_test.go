@@ -27,7 +27,7 @@ import (
 
 const (
 	bareStep   = 6 + len(wire.ID{})
-	bareBuffer = 32 << 10 // a relay's batch of cells, so that both write alike
+	bareBuffer = 64 << 10 // a relay's batch of cells, so that both write alike
 )
 
 var bareBuffers = sync.Pool{New: func() any { return new([bareBuffer]byte) }}

@@ -92,7 +92,7 @@ func BenchmarkOpenRequest(b *testing.B) {
 // BenchmarkUnderLoad asks for 1 KiB at a time while nobody else does anything (load=idle), while four
 // downloads run through the same circuit or chain (load=same), and through others (load=other).
 func BenchmarkUnderLoad(b *testing.B) {
-	c := startClient(b, startNetwork(b, localnet.Config{}), proxy.Config{Hops: 3}).awaitReady(b)
+	c := startClient(b, startNetwork(b, localnet.Config{Params: calmRounds}), proxy.Config{Hops: 3}).awaitReady(b)
 	bare := startBare(b, 3)
 	for _, k := range []struct {
 		name        string
@@ -140,6 +140,9 @@ func load(b testing.TB, w way, to netip.AddrPort, flows int) (stop func()) {
 	}
 }
 
+// buildClients is how many clients build circuits in turn: a relay lets each begin 100 a second.
+const buildClients = 32
+
 // BenchmarkBuild builds circuits over links that are up (way=onion). Its limit (way=bare) is what must be
 // done anyway, one after the other: for each hop the cryptography of its handshake, at the relay and at the
 // client, and a byte there and back over one link.
@@ -166,19 +169,18 @@ func BenchmarkBuild(b *testing.B) {
 			took.report(b, "p50-us", 0.5)
 		})
 		b.Run(fmt.Sprintf("hops=%d/way=onion", hops), func(b *testing.B) {
-			n := startNetwork(b, localnet.Config{})
+			n := startNetwork(b, localnet.Config{Params: calmRounds})
 			c := startClient(b, n, proxy.Config{Hops: hops}).awaitReady(b)
-			node, err := link.NewNode(link.Config{Conn: udpOn(b, "127.0.0.1")})
-			if err != nil {
-				b.Fatal(err)
-			}
-			runNode(b, node)
 			path := pathOf(b, c.Consensus(), hops)
-			var took times
-			if err := build(b.Context(), node, path); err != nil { // the links
-				b.Fatal(err)
+			nodes := clientNodes(b, buildClients)
+			for _, node := range nodes { // the links
+				if err := build(b.Context(), node, path); err != nil {
+					b.Fatal(err)
+				}
 			}
+			var took times
 			for b.Loop() {
+				node := nodes[len(took)%len(nodes)]
 				if err := took.take(func() error { return build(b.Context(), node, path) }); err != nil {
 					b.Fatal(err)
 				}
@@ -262,7 +264,7 @@ func (h *handshake) run() error {
 
 // BenchmarkConnections opens connections through the SOCKS port, 50 at a time, each for one small request.
 func BenchmarkConnections(b *testing.B) {
-	c := startClient(b, startNetwork(b, localnet.Config{}), proxy.Config{Hops: 3}).awaitReady(b)
+	c := startClient(b, startNetwork(b, localnet.Config{Params: calmRounds}), proxy.Config{Hops: 3}).awaitReady(b)
 	to := startSource(b).String()
 	work := make(chan struct{})
 	var workers sync.WaitGroup

@@ -57,14 +57,7 @@ func measureMemory(t testing.TB, circuits, links int) []held {
 			first = i
 		}
 	}
-	nodes := make([]*link.Node, links)
-	for i := range nodes {
-		var err error
-		if nodes[i], err = link.NewNode(link.Config{Conn: udpOn(t, fmt.Sprintf("127.0.1.%d", i+1))}); err != nil {
-			t.Fatal(err)
-		}
-		runNode(t, nodes[i])
-	}
+	nodes := clientNodes(t, links)
 	before := usages(t, relays)
 	all := buildIdle(t, nodes, path, links) // one each: the links
 	linked := usages(t, relays)
@@ -82,6 +75,19 @@ func measureMemory(t testing.TB, circuits, links int) []held {
 	}
 	costs[first].link = float64(linked[first].Memory-before[first].Memory)/float64(links) - costs[first].circuit
 	return costs
+}
+
+// clientNodes runs so many clients, each on an address of its own, until the test ends.
+func clientNodes(t testing.TB, n int) []*link.Node {
+	nodes := make([]*link.Node, n)
+	for i := range nodes {
+		var err error
+		if nodes[i], err = link.NewNode(link.Config{Conn: udpOn(t, fmt.Sprintf("127.0.1.%d", i+1))}); err != nil {
+			t.Fatal(err)
+		}
+		runNode(t, nodes[i])
+	}
+	return nodes
 }
 
 func usages(t testing.TB, relays []*process) []usage {

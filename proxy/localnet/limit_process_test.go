@@ -191,7 +191,7 @@ func startProcesses(t testing.TB, relays int) (*netdoc.Network, []*process) {
 	}
 	socket := udpOn(t, "127.0.0.1")
 	network := &netdoc.Network{Version: netdoc.Version, Name: "benchmark", Params: netdoc.Params{
-		Round: netdoc.Duration(5 * time.Second), InitialRound: netdoc.Duration(250 * time.Millisecond), InitialRounds: 20,
+		Round: netdoc.Duration(5 * time.Second), InitialRound: netdoc.Duration(250 * time.Millisecond), InitialRounds: shortBenchmarkRounds,
 		Start: time.Now().UnixMilli(), MinRelays: relays, OnionKeyLifetime: netdoc.Duration(24 * time.Hour),
 	}, Authorities: []netdoc.Authority{{
 		Nickname: "authority", ID: wire.PublicID(key), Addresses: []netip.AddrPort{socket.LocalAddr().(*net.UDPAddr).AddrPort()},
