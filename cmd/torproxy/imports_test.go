@@ -23,7 +23,8 @@ const order = `
 	# What two machines must agree on. Pure packages know no network, system or log; time is given in.
 	pure wire:                        golang.org/x/crypto/cryptobyte
 	pure wire/onion/internal/polyval: golang.org/x/sys/cpu
-	pure wire/onion:                  wire wire/onion/internal/polyval golang.org/x/crypto/cryptobyte
+	pure wire/onion/internal/ctr:
+	pure wire/onion:                  wire wire/onion/internal/polyval wire/onion/internal/ctr golang.org/x/crypto/cryptobyte
 	pure wire/netdoc:                 wire github.com/fxamacker/cbor/v2
 	pure wire/mux:                    wire
 	wire/link:      wire github.com/quic-go/quic-go golang.org/x/net/ipv4 golang.org/x/sys/unix golang.org/x/time/rate

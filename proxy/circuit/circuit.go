@@ -86,7 +86,7 @@ func Build(ctx context.Context, node *link.Node, route []*netdoc.Relay) (*Circui
 		route: route, stream: stream, codec: onion.NewClient(hops, wire.CellSize),
 		began: began, took: time.Since(began), done: make(chan struct{}),
 	}
-	c.session = mux.NewSession(mux.Config{Pushed: c.pushes.deliver})
+	c.session = mux.NewSession(mux.Config{Pushed: c.pushes.deliver, Clock: time.Now})
 	return c, nil
 }
 

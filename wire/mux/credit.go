@@ -62,6 +62,7 @@ func (st *Stream) spend(n int) {
 		st.watched -= n
 		if st.watched <= 0 {
 			st.dry, st.watched = st.watched == 0, 0
+			st.share()
 		}
 	}
 }
@@ -72,7 +73,7 @@ func (st *Stream) grant() {
 	case st.credit == 0:
 		st.dry = true
 	case st.watched == 0:
-		st.watched = st.credit
+		st.watched, st.ahead, st.asked = st.credit, st.credit, st.session.now()
 	}
 	st.credit += st.owed
 	st.owed = 0
@@ -80,7 +81,8 @@ func (st *Stream) grant() {
 
 // consumed counts n bytes that the application has read, and owes the peer new credit once a good part of
 // the window is free. A stream that runs dry, its peer out of credit and the application not behind, gets
-// a window twice as large, up to the protocol's bound, as long as memory is not short.
+// a window twice as large, up to the protocol's bound, as long as memory is not short. Where streams share the
+// circuit, share says how large windows are.
 func (st *Stream) consumed(n int) {
 	s := st.session
 	s.held(-n)
@@ -90,7 +92,7 @@ func (st *Stream) consumed(n int) {
 	if st.err != nil || st.finRecv {
 		return
 	}
-	if st.dry && st.in.size < st.window/8 && st.window < wire.MaxCredit && s.cfg.Budget.ample() {
+	if st.dry && !st.session.shared() && st.in.size < st.window/8 && st.window < wire.MaxCredit && s.cfg.Budget.ample() {
 		st.window *= 2
 		st.dry = false
 	}

@@ -113,7 +113,7 @@ func (st *Stream) emitOpen(b []byte) (int, bool) {
 	} else {
 		wire.AppendBegin(body, st.kind, st.target)
 	}
-	st.openDue = false
+	st.openDue, st.asked = false, st.session.now()
 	return wire.HeaderSize + n, true
 }
 

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"torproxy/wire"
 )
@@ -55,6 +56,10 @@ type Config struct {
 	// that the exit sent later, and must return at once; the stream must be ended by Close or End. With nil, such streams get END "unsupported".
 	Pushed func(parent uint16, s *Stream)
 
+	// Clock tells the time, at the client's end. With it, streams that share the circuit are granted what it
+	// carries and little more (share.go). Nil grants each stream as much as it can use.
+	Clock func() time.Time
+
 	// Budget bounds the unread bytes of many sessions together. Nil sets no bound.
 	Budget *Budget
 }
@@ -76,6 +81,7 @@ type Session struct {
 	next     uint32               // the number of this side's next stream
 	last     uint16               // the number of the peer's newest stream
 	pushes   int                  // of streams, those that the exit opened
+	trip     time.Duration        // a round trip to the exit without a queue; 0: not known
 	unread   int                  // bytes held for applications
 	accepted *Stream              // opened by the peer's message being received
 	ended    []func()             // OnDone callbacks due in the batch being received

@@ -121,6 +121,7 @@ func (st *Stream) onConnected(body []byte) error {
 		return wire.Violation("CONNECTED where none may be")
 	}
 	st.isConnected = true
+	st.session.tripped(st.session.now().Sub(st.asked))
 	closeOnce(st.connected)
 	return nil
 }

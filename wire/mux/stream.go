@@ -43,12 +43,14 @@ type Stream struct {
 	err    error // why it is over for the application; nil while it lives
 	eof    bool  // no more bytes will come than those in the queue
 
-	in       queue // bytes for the application
-	credit   int   // bytes that the peer may still send
-	window   int   // what credit and unread bytes together should come to
-	owed     int   // credit to grant with the next WINDOW
-	watched  int   // bytes that the peer can send before it needs the watched WINDOW; 0: none is watched
-	dry      bool  // the peer ran out of credit
+	in       queue     // bytes for the application
+	credit   int       // bytes that the peer may still send
+	window   int       // what credit and unread bytes together should come to
+	owed     int       // credit to grant with the next WINDOW
+	watched  int       // bytes that the peer can send before it needs the watched WINDOW; 0: none is watched
+	ahead    int       // what watched was when its WINDOW went out,
+	asked    time.Time // and when that was; before CONNECTED, when BEGIN went out
+	dry      bool      // the peer ran out of credit
 	out      []byte
 	sendable int // bytes that the peer still takes
 

@@ -1,0 +1,63 @@
+package mux
+
+import (
+	"time"
+
+	"torproxy/wire"
+)
+
+// This file keeps the queue of a circuit short that several streams share. All of them wait in it, one behind the
+// other, at every hop that is slower than the one before; who receives can tell how long it is, and grants less.
+// By Little's law a stream that gets its bytes at some rate has rate x time of them on their way, and of these
+//
+//	rate x round trip     keep it at that rate
+//	the rest              wait
+//
+// So each stream's window becomes twice the first: half of it may wait, and the rate can double in a round trip, as
+// that of a stream that is alone does. What is alone delays nobody else on the circuit, and may fill it.
+
+const (
+	// sharedLeast is what all streams have together at least: less would starve the batches of cells on which the
+	// hops work, where a round trip is shorter than their work.
+	sharedLeast = 192 << 10
+	// streamLeast is what each has at least: with many streams, a WINDOW for each few cells costs more than it saves.
+	streamLeast = 32 << 10
+	// tripRise is how slowly a longer round trip is believed: it is the circuit's own queue, or the path has
+	// become longer.
+	tripRise = 32
+)
+
+// now is the time, zero without a clock.
+func (s *Session) now() time.Time {
+	if s.cfg.Clock == nil {
+		return time.Time{}
+	}
+	return s.cfg.Clock()
+}
+
+// tripped takes the time from a BEGIN to its CONNECTED, which the destination's own is part of. A shorter one is
+// believed at once.
+func (s *Session) tripped(took time.Duration) {
+	switch {
+	case took <= 0: // no clock, or one that stands
+	case s.trip == 0 || took < s.trip:
+		s.trip = took
+	default:
+		s.trip += (took - s.trip) / tripRise
+	}
+}
+
+// shared reports whether there is a queue to keep short.
+func (s *Session) shared() bool { return s.trip > 0 && len(s.streams) > 1 }
+
+// share sets the window of a stream that has just received what it could before it needed the watched WINDOW.
+func (st *Stream) share() {
+	s := st.session
+	took := s.now().Sub(st.asked)
+	if !s.shared() || took <= 0 {
+		return
+	}
+	carried := float64(st.ahead) * (float64(s.trip) / float64(took)) // in a round trip
+	least := max(streamLeast, sharedLeast/len(s.streams))
+	st.window = max(least, int(min(2*carried, float64(2*st.window), wire.MaxCredit)))
+}
