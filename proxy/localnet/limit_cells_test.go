@@ -28,14 +28,14 @@ func TestCellSizes(t *testing.T) {
 	}
 	// BEGIN, CONNECTED, FIN and END each way, when nothing else shares a cell with them.
 	control := 6 * len(connections)
-	for _, size := range []int{512, 1024, 2048, 4096} {
+	for _, size := range []int{512, 1024, wire.CellSize, 2048, 4096} {
 		cells := control
 		for _, r := range reads {
 			cells += (int(r[3].(float64)) + size - wire.TagSize - wire.HeaderSize - 1) / (size - wire.TagSize - wire.HeaderSize)
 		}
 		ratio := float64(cells*size) / float64(payload)
 		t.Logf("cells of %4d bytes: %4d cells, %7d bytes on the wire for %d, %.2f times", size, cells, cells*size, payload, ratio)
-		if size == wire.CellSize && ratio > 1.5 {
+		if size == wire.CellSize && ratio > 1.25 {
 			t.Errorf("cells of %d bytes cost %.2f times a browsing session's bytes", size, ratio)
 		}
 	}

@@ -158,6 +158,50 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
+// TestSmallBesideBulk asks for 1 KiB again and again beside four downloads through the same circuit, over lines of 10 ms
+// and 20 Mbit/s: what it waits for is twice a round trip and the circuit's work, and not the four downloads' windows.
+func TestSmallBesideBulk(t *testing.T) {
+	wires := newInternet(0, 20e6, 100*time.Millisecond, 1)
+	cfg := localnet.Config{Relays: 6, Exits: 2, Relay: func(_ int, c *relay.Config) { c.Dial = dialSource }}
+	inWorldOver(t, wires, 10*time.Millisecond, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
+		running, stop := context.WithCancel(ctx)
+		defer stop()
+		var all sync.WaitGroup
+		p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0]})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		all.Go(func() { p.Run(running) })
+		<-p.Ready()
+		wires.harsh.Store(true)
+		conn := openIn(t, ctx, p)
+		var idle, beside times
+		ask := func(took *times) {
+			if err := took.take(func() error { return pull(conn, requestSize) }); err != nil {
+				t.Error(err)
+			}
+		}
+		ask(&idle)
+		for range 4 {
+			bulk := openIn(t, ctx, p)
+			defer bulk.Close()
+			all.Go(func() { pull(bulk, 1<<30) }) // until it is closed
+		}
+		<-time.After(5 * time.Second) // they have found their speed
+		for range 50 {
+			ask(&beside)
+		}
+		t.Logf("1 KiB takes %v, beside four downloads %v, at most %v", idle[0], beside.quantile(0.5), beside.quantile(1))
+		if beside.quantile(0.5) > 4*idle[0] {
+			t.Errorf("1 KiB takes %v beside four downloads, and %v without", beside.quantile(0.5), idle[0])
+		}
+		wires.harsh.Store(false)
+		stop()
+		all.Wait()
+	})
+}
+
 // slowReader returns how long four downloads took beside so many that are not read.
 func slowReader(t *testing.T, stuck int) (took times) {
 	wires := newInternet(0, 20e6, 100*time.Millisecond, 1)
