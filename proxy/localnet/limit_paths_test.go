@@ -193,7 +193,7 @@ func TestSmallBesideBulk(t *testing.T) {
 			ask(&beside)
 		}
 		t.Logf("1 KiB takes %v, beside four downloads %v, at most %v", idle[0], beside.quantile(0.5), beside.quantile(1))
-		if beside.quantile(0.5) > 4*idle[0] {
+		if beside.quantile(0.5) > 2*idle[0] { // two and a half times as much when each may fill the circuit
 			t.Errorf("1 KiB takes %v beside four downloads, and %v without", beside.quantile(0.5), idle[0])
 		}
 		wires.harsh.Store(false)
