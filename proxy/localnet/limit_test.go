@@ -70,9 +70,12 @@ func startSource(t testing.TB) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
+var sourceBuffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+
 func serveSource(conn net.Conn) {
 	defer conn.Close()
-	buf := make([]byte, 256<<10)
+	buf := sourceBuffers.Get().(*[256 << 10]byte)
+	defer sourceBuffers.Put(buf)
 	var count [8]byte
 	for {
 		if _, err := io.ReadFull(conn, count[:]); err != nil {
