@@ -214,7 +214,30 @@ func (b *tab) useLinks(site *visited, p program) {
 	case <-time.After(time.Minute):
 		b.t.Error("no browser opened the link")
 	}
-	b.await("it is answered", `document.getElementById('links').hidden`)
+	b.await("it is answered", `document.getElementById("said").textContent.startsWith("A browser has opened") && document.getElementById("links").hidden`)
+}
+
+// TestConsoleTellsOfFailure answers a link for which no browser can be started: the console says so, and why.
+func TestConsoleTellsOfFailure(t *testing.T) {
+	site := startVisited(t)
+	broken := filepath.Join(t.TempDir(), "chromium")
+	if err := os.WriteFile(broken, []byte("#!/bin/sh\necho it is broken >&2\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := startProgram(t, build(t), "--browser", broken)
+	b := startTab(t, p)
+	b.do("the console", chromedp.Navigate("http://"+p.http+"/"))
+	if err := fetchThrough(t.Context(), p.http, site.URL+"/asks"); err != nil {
+		t.Fatal(err)
+	}
+	b.await("the reply's wish", `!document.getElementById('links').hidden`)
+	b.do("yes", chromedp.Click("#link-list button"))
+	b.await("it is listed still", `document.querySelector('#link-list .outcome').textContent.includes('it is broken')`)
+	b.await("and said", `document.querySelector('#said.bad').textContent.includes('was not opened')`)
+	if value[bool](b, `document.querySelector('#link-list .row').checkVisibility()`) {
+		t.Error("it can be answered again")
+	}
+	b.shoot("failed-link.png")
 }
 
 // fetchThrough gets a page through an HTTP proxy and reads it until ctx ends.

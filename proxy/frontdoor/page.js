@@ -37,7 +37,7 @@ function say(text, bad) {
   setText($("said"), text);
 }
 
-// ask sends a request that changes something and says what came of it.
+// ask sends a request that changes something and says what came of it; without done, an event will.
 async function ask(control, method, path, body, done) {
   control.disabled = true;
   try {
@@ -46,7 +46,7 @@ async function ask(control, method, path, body, done) {
     const answer = await fetch(path, options);
     const said = await answer.json();
     if (!answer.ok) throw new Error(said.error || `the answer was ${answer.status}`);
-    say(done);
+    if (done) say(done);
   } catch (e) {
     say(`That did not work: ${e.message}`, true);
   } finally {
@@ -182,14 +182,50 @@ function makeLink(l) {
   const at = l.url.indexOf("://") + 3;
   url.append(l.url.slice(0, at), element("b", "", l.host), l.url.slice(at + l.host.length));
   return element("li", "", element("div", "soft", `${l.from} asks to open:`), url, element("div", "row",
-    button("Open through the proxy", `Open ${l.url} through the proxy`, b => ask(b, "POST", `/api/links/${l.id}`, { open: true }, `A browser opens ${l.host}.`)),
-    button("Do not open", `Do not open ${l.url}`, b => ask(b, "POST", `/api/links/${l.id}`, { open: false }, "It is not opened."))));
+    button("Open through the proxy", `Open ${l.url} through the proxy`, b => ask(b, "POST", `/api/links/${l.id}`, { open: true })),
+    button("Do not open", `Do not open ${l.url}`, b => ask(b, "POST", `/api/links/${l.id}`, { open: false }, "It is not opened."))),
+    element("p", "outcome"));
 }
 
+// outcome is what has become of a link, in a sentence.
+function outcome(l) {
+  switch (l.state) {
+    case "opening": return `A browser is being started for ${l.host}.`;
+    case "opened": return `A browser has opened ${l.host}.`;
+    case "failed": return `${l.host}: ${l.error}.`;
+  }
+  return "";
+}
+
+function showLink(li, l) {
+  li.querySelector(".row").hidden = l.state !== "waiting";
+  const p = li.querySelector(".outcome");
+  setText(p, outcome(l));
+  p.className = l.state === "failed" ? "outcome bad" : "outcome";
+  p.hidden = l.state === "waiting";
+}
+
+// showLinks lists the links that wait, those that are being opened, and those that could not be.
 function showLinks() {
-  const waiting = [...state.links.values()].filter(l => l.state === "waiting");
-  keyed($("link-list"), waiting, l => l.id, makeLink, () => {});
-  $("links").hidden = waiting.length === 0;
+  const shown = [...state.links.values()].filter(l => ["waiting", "opening", "failed"].includes(l.state));
+  keyed($("link-list"), shown, l => l.id, makeLink, showLink);
+  $("links").hidden = shown.length === 0;
+}
+
+const told = new Map(); // ID of a link to the state that was said last; a new connection says nothing twice
+const since = Date.now();
+
+// onLink keeps a link, and says what is new about it.
+function onLink(l) {
+  if (l.state === "gone") {
+    state.links.delete(l.id);
+    return;
+  }
+  state.links.set(l.id, l);
+  const old = !told.has(l.id) && l.state !== "waiting" && Date.parse(l.asked) < since;
+  const news = told.get(l.id) !== l.state && !old;
+  told.set(l.id, l.state);
+  if (news && outcome(l)) say(outcome(l), l.state === "failed");
 }
 
 // What became of connections
@@ -295,7 +331,7 @@ function connect() {
   follow(source, "relay", r => r.gone ? state.relays.delete(r.id) : state.relays.set(r.id, r));
   follow(source, "circuit", onCircuit);
   follow(source, "stream", onStream);
-  follow(source, "link", l => l.state === "gone" ? state.links.delete(l.id) : state.links.set(l.id, l));
+  follow(source, "link", onLink);
   source.addEventListener("traffic", e => { state.traffic = JSON.parse(e.data); });
 }
 
