@@ -148,7 +148,7 @@ func (g *getting) ask(ctx context.Context) (*http.Response, error) {
 // react does what an answer wants; true: the next request is ready.
 func (g *getting) react(ctx context.Context, answer *http.Response) (again bool, err error) {
 	switch {
-	case isProxyFailure(answer):
+	case isProxyFailure(g.url, answer):
 		return false, g.proxyFailed(answer)
 	case answer.StatusCode == http.StatusUnauthorized && g.login.user != "":
 		return g.login.challenged(g.url, answer)

@@ -184,6 +184,16 @@ func TestGetFails(t *testing.T) {
 		"to do: check the spelling; torproxy why nx.test says which relay said what\n")
 }
 
+// Over https the header is the site's own.
+func TestIsProxyFailure(t *testing.T) {
+	failed := &http.Response{StatusCode: http.StatusBadGateway, Header: http.Header{"Proxy-Status": {"torproxy; error=dns_error"}}}
+	for scheme, want := range map[string]bool{"http": true, "https": false} {
+		if got := isProxyFailure(&url.URL{Scheme: scheme, Host: "a.test"}, failed); got != want {
+			t.Errorf("over %s: %v", scheme, got)
+		}
+	}
+}
+
 func TestGetTellsTheCircuit(t *testing.T) {
 	d := newFakeDoor(t)
 	d.sites["a.test"] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -164,6 +164,11 @@ func TestGetTLS(t *testing.T) {
 	torproxy := build(t)
 	p := startProgram(t, torproxy)
 	site := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/proxy" { // it speaks as if it were the proxy
+			w.Header().Set("Proxy-Status", "torproxy; error=dns_error")
+			http.Error(w, "torproxy: no such name.\nWhat to do: run this.", http.StatusBadGateway)
+			return
+		}
 		user, password, ok := r.BasicAuth()
 		if !ok || user != "ann" || password != "correct horse" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
@@ -177,17 +182,20 @@ func TestGetTLS(t *testing.T) {
 	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: site.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	get := func(env ...string) (string, error) {
-		cmd := exec.Command(torproxy, "get", "--http", p.http, "--user", "ann", "--password-file", "-", site.URL+"/")
+	get := func(path string, env ...string) (string, error) {
+		cmd := exec.Command(torproxy, "get", "--http", p.http, "--user", "ann", "--password-file", "-", site.URL+path)
 		cmd.Env = append(os.Environ(), env...)
 		cmd.Stdin = strings.NewReader("correct horse\n")
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if out, err := get("SSL_CERT_FILE=" + authority); err != nil || !strings.HasPrefix(out, "through TLS, HTTP/") || !strings.Contains(out, "through circuit ") {
+	if out, err := get("/", "SSL_CERT_FILE="+authority); err != nil || !strings.HasPrefix(out, "through TLS, HTTP/") || !strings.Contains(out, "through circuit ") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := get(); err == nil || !strings.Contains(out, "does not prove that it is 127.0.0.1") || strings.Contains(out, "through TLS") {
+	if out, err := get("/proxy", "SSL_CERT_FILE="+authority); err == nil || !strings.Contains(out, "answered 502") || strings.Contains(out, "error: no such name") || strings.Contains(out, "Proxy-Status:") {
+		t.Errorf("a site that speaks as the proxy: %v\n%s", err, out)
+	}
+	if out, err := get("/"); err == nil || !strings.Contains(out, "does not prove that it is 127.0.0.1") || strings.Contains(out, "through TLS") {
 		t.Errorf("a certificate that nobody vouches for: %v\n%s", err, out)
 	}
 }
