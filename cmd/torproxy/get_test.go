@@ -25,6 +25,7 @@ type fakeDoor struct {
 	*httptest.Server
 	sites map[string]http.Handler // by host as in the URL
 	seen  []string                // URL, and the scheme of the Authorization header
+	opens string                  // the newest request's Torproxy-Open
 	why   []frontdoor.Why
 }
 
@@ -37,6 +38,7 @@ func newFakeDoor(t *testing.T) *fakeDoor {
 			return
 		}
 		scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		d.opens = r.Header.Get("Torproxy-Open")
 		d.seen = append(d.seen, strings.TrimSpace(r.URL.String()+" "+scheme))
 		site := d.sites[r.URL.Host]
 		if site == nil {
@@ -211,6 +213,9 @@ func TestGetTellsTheCircuit(t *testing.T) {
 	code, stdout, stderr := d.get(t, "", "http://a.test/")
 	if code != exitFailed || stdout != "short" {
 		t.Errorf("exit code %d, stdout %q", code, stdout)
+	}
+	if d.opens != "self" {
+		t.Errorf("the front door is told %q of who opens links", d.opens)
 	}
 	says(t, stderr, "418 I'm a teapot, 5 bytes of text/plain\n", "through circuit 3: this machine, one, two [31m, a.test\n", "error: a.test answered 418")
 	if strings.Contains(stderr, "\x1b") {

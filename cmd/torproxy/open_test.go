@@ -164,6 +164,9 @@ func TestGetTLS(t *testing.T) {
 	torproxy := build(t)
 	p := startProgram(t, torproxy)
 	site := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Torproxy-Open") != "" {
+			t.Errorf("the site is sent %v", r.Header)
+		}
 		if r.URL.Path == "/proxy" { // it speaks as if it were the proxy
 			w.Header().Set("Proxy-Status", "torproxy; error=dns_error")
 			http.Error(w, "torproxy: no such name.\nWhat to do: run this.", http.StatusBadGateway)
