@@ -140,7 +140,7 @@ func awaitWhy(t *testing.T, torproxy, door, host, want string) {
 	}
 }
 
-// curl proves a password through the proxy, and get does.
+// curl proves a password through the proxy, and so do get and Chromium.
 func TestSecretThroughTheProxy(t *testing.T) {
 	torproxy := build(t)
 	p := startProgram(t, torproxy)
@@ -157,6 +157,13 @@ func TestSecretThroughTheProxy(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "You know the password") {
 		t.Errorf("get: %v\n%s", err, out)
 	}
+	named := strings.Replace(v.URL, "://", "://ann:correct%20horse@", 1) + "/secret"
+	dom, err := exec.CommandContext(t.Context(), "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--user-data-dir="+t.TempDir(),
+		"--proxy-server=http://"+p.http, "--proxy-bypass-list=<-loopback>", "--dump-dom", named).Output()
+	if err != nil || !strings.Contains(string(dom), "You know the password") {
+		t.Errorf("chromium: %v (.ci/test installs it)\n%s", err, dom)
+	}
+	awaitWhy(t, torproxy, p.http, v.URL, "first byte") // it came through the proxy
 }
 
 // TLS goes from get to the site itself, which must prove its name; there, and only there, Basic is answered.
