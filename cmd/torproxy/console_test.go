@@ -21,8 +21,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// This file uses the console as a person does, in a real browser. With go test -artifacts, what it looked
-// like is kept.
+// This file uses the console as a person does, in a real browser. What it looked like is kept by
+// mkdir -p artifacts && .ci/test -artifacts -outputdir artifacts -run TestConsole
 
 // tab is one of a running Chromium whose every request but those to the console goes through the proxy.
 type tab struct {
