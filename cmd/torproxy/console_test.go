@@ -172,7 +172,7 @@ func (b *tab) useCircuits(site *visited, p program) {
 	first := value[string](b, fmt.Sprintf(circuitsTo, host))
 	b.shoot("circuit.png")
 
-	b.do("what became of it", chromedp.SendKeys("#why-host", "127.0.0.1"), chromedp.Click("#why button"))
+	b.do("what became of it", chromedp.SendKeys("#why-host", "127.0.0.1"+kb.Enter))
 	b.await("the steps", `document.querySelectorAll('#why-list .steps tr').length > 0`)
 	b.do("new identity", chromedp.Click("#newnym"))
 	b.await("told so", `document.getElementById('said').textContent.startsWith('New identity')`)
@@ -180,7 +180,7 @@ func (b *tab) useCircuits(site *visited, p program) {
 	open()
 	b.await("another circuit", fmt.Sprintf(circuitsTo+".split(',').some(id => id !== %q)", host, first))
 
-	b.do("what became of that", chromedp.Click("#why button"))
+	b.do("what became of that", chromedp.SendKeys("#why-host", kb.Enter))
 	b.await("its steps", `document.querySelectorAll('#why-list .steps tr').length > 0`)
 
 	closed := value[string](b, `document.querySelector('#circuit-list > li').dataset.key`)
