@@ -100,6 +100,7 @@ func firefox(remoteNames, url string) string {
 			user_pref("network.proxy.allow_bypass", false);
 			user_pref("network.proxy.allow_hijacking_localhost", true);
 			user_pref("media.peerconnection.enabled", false);
+			user_pref("network.http.http3.enable", false);
 			user_pref("network.trr.mode", 5);
 		END
 		timeout -k 1 40 firefox-esr --headless --no-remote --profile $D/profile --window-size 400,300 --screenshot $D/page.png %[2]s >log 2>&1 || cat log
