@@ -83,10 +83,13 @@ func (x *exchange) run(ctx context.Context) (reason wire.Reason) {
 
 // read reads the head of the request.
 func (x *exchange) read() wire.Reason {
-	r := x.hop.relay
-	defer r.heads.Add(-1)
-	defer x.hop.heads.Add(-1)
-	if r.heads.Add(1) > maxHeads || x.hop.heads.Add(1) > maxCircuitHeads {
+	all, own := &x.hop.relay.heads, &x.hop.heads
+	defer all.Add(-1)
+	if all.Add(1) > maxHeads {
+		return wire.ReasonResourceLimit
+	}
+	defer own.Add(-1)
+	if own.Add(1) > maxCircuitHeads {
 		return wire.ReasonResourceLimit
 	}
 	x.stream.SetReadDeadline(time.Now().Add(requestTimeout))

@@ -150,6 +150,17 @@ func TestHTTPBounds(t *testing.T) {
 				t.Errorf("%s: with room again, got %s", what, resp.Status)
 			}
 		}
+
+		// A circuit that is refused for the sake of all has still its own bound.
+		x := &exchange{hop: &lastHop{relay: r}}
+		r.heads.Add(maxHeads)
+		if reason := x.read(); reason != wire.ReasonResourceLimit {
+			t.Errorf("one head too many: %v", reason)
+		}
+		r.heads.Add(-maxHeads)
+		if n, own := r.heads.Load(), x.hop.heads.Load(); n != 0 || own != 0 {
+			t.Errorf("afterwards %d heads are counted, %d of the circuit", n, own)
+		}
 	})
 }
 

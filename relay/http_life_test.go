@@ -40,6 +40,26 @@ func TestHTTPPool(t *testing.T) {
 	})
 }
 
+// TestHTTPKnowsNoProxy: the proxy that TestMain has put into the environment is not asked.
+func TestHTTPKnowsNoProxy(t *testing.T) {
+	var asked []string
+	configure := func(i int, c *Config) {
+		exitTo(t, func(_ *destination, there net.Conn) { go answerOnce(there) })(i, c)
+		if dial := c.Dial; dial != nil {
+			c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				asked = append(asked, address)
+				return dial(ctx, network, address)
+			}
+		}
+	}
+	onBed(t, 2, configure, func(b *bed) {
+		b.get(b.session(0, 1), "198.41.0.4:80", "/", "").page("GET")
+	})
+	if len(asked) != 1 || asked[0] != "198.41.0.4:80" {
+		t.Errorf("connected to %q", asked)
+	}
+}
+
 // TestHTTPIdle checks, in virtual time, how long and how many connections wait for another request.
 func TestHTTPIdle(t *testing.T) {
 	var all []*destination

@@ -119,11 +119,11 @@ func TestPushedBytes(t *testing.T) {
 func TestPushesKeepToPolicy(t *testing.T) {
 	var mu sync.Mutex
 	var dialled []string
-	host := serve(t, site{"/": `<img src=http://10.0.0.1/a><img src=http://localhost:1/b><img src=http://2130706433/c>
+	host := serve(t, site{"/": `<img src=http://10.0.0.1/a><img src=http://localhost:2/b><img src=http://2130706433/c>
 		<img src="http://[::ffff:10.0.0.1]/d"><img src=http://0x7f.1/e><img src="http://a b/f"><img src=http://ä.test/g>`}.ServeHTTP)
 	configure := func(i int, c *Config) {
 		if i == 1 {
-			c.Policy = policy(t, "reject 10.0.0.0/8:*,reject private:1,accept private:*,accept *:*")
+			c.Policy = policy(t, "reject 10.0.0.0/8:*,reject private:2,accept private:*,accept *:*")
 			c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 				mu.Lock()
 				dialled = append(dialled, address)

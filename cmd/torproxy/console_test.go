@@ -15,11 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
-// This file uses the console as a person does, in a real browser. With go test -artifacts, what it looked
-// like is kept.
+// This file uses the console as a person does, in a real browser. What it looked like is kept by
+// mkdir -p artifacts && .ci/test -artifacts -outputdir artifacts -run TestConsole
 
 // tab is one of a running Chromium whose every request but those to the console goes through the proxy.
 type tab struct {
@@ -139,6 +142,11 @@ func TestConsole(t *testing.T) {
 	b.useCircuits(site, p)
 	b.useRelays()
 	b.useLinks(site, p)
+	b.useKeyboard()
+	b.wantNames()
+	b.shoot("light.png")
+	b.prefer("dark")
+	b.shoot("dark.png")
 	b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)))
 	if wide := value[int](b, `document.documentElement.scrollWidth`); wide > 390 {
 		t.Errorf("the page is %d wide on a phone of 390", wide)
@@ -164,13 +172,16 @@ func (b *tab) useCircuits(site *visited, p program) {
 	first := value[string](b, fmt.Sprintf(circuitsTo, host))
 	b.shoot("circuit.png")
 
+	b.do("what became of it", chromedp.SendKeys("#why-host", "127.0.0.1"+kb.Enter))
+	b.await("the steps", `document.querySelectorAll('#why-list .steps tr').length > 0`)
 	b.do("new identity", chromedp.Click("#newnym"))
 	b.await("told so", `document.getElementById('said').textContent.startsWith('New identity')`)
+	b.await("what was shown is forgotten", `document.querySelectorAll('#why-list > li').length === 0`)
 	open()
 	b.await("another circuit", fmt.Sprintf(circuitsTo+".split(',').some(id => id !== %q)", host, first))
 
-	b.do("what became of it", chromedp.SendKeys("#why-host", "127.0.0.1"), chromedp.Click("#why button"))
-	b.await("the steps", `document.querySelectorAll('#why-list .steps tr').length > 0`)
+	b.do("what became of that", chromedp.SendKeys("#why-host", kb.Enter))
+	b.await("its steps", `document.querySelectorAll('#why-list .steps tr').length > 0`)
 
 	closed := value[string](b, `document.querySelector('#circuit-list > li').dataset.key`)
 	b.do("close a circuit", chromedp.Click(`#circuit-list > li button`))
@@ -201,6 +212,7 @@ func (b *tab) useLinks(site *visited, p program) {
 		b.t.Fatal(err)
 	}
 	b.await("the reply's wish", `!document.getElementById('links').hidden`)
+	b.await("told of it", `document.getElementById('said').textContent.includes('asks to open')`)
 	if got, want := value[string](b, `document.querySelector('#link-list .url').textContent`), site.URL+"/opened?for=you"; got != want {
 		b.t.Errorf("the console asks for %q, want %q", got, want)
 	}
@@ -214,7 +226,87 @@ func (b *tab) useLinks(site *visited, p program) {
 	case <-time.After(time.Minute):
 		b.t.Error("no browser opened the link")
 	}
-	b.await("it is answered", `document.getElementById('links').hidden`)
+	b.await("it is answered", `document.getElementById("said").textContent.startsWith("A browser has opened") && document.getElementById("links").hidden`)
+}
+
+// useKeyboard gets to the button for a new identity by Tab and presses it by Enter, as who has no mouse does.
+func (b *tab) useKeyboard() {
+	b.t.Helper()
+	b.do("the top", chromedp.Reload())
+	b.await("ready", `document.querySelectorAll('#relay-list tr').length > 0`)
+	const focused = `document.activeElement.id`
+	for range 5 {
+		b.do("Tab", chromedp.KeyEvent(kb.Tab))
+		if value[string](b, focused) == "newnym" {
+			break
+		}
+	}
+	b.do("Enter", chromedp.KeyEvent(kb.Enter))
+	b.await("a new identity", `document.getElementById('said').textContent.startsWith('New identity')`)
+	if at := value[string](b, focused); at != "newnym" {
+		b.t.Errorf("the focus is at %q afterwards", at)
+	}
+}
+
+// wantNames checks that who hears the page is told what each control, and each part that scrolls, is for.
+func (b *tab) wantNames() {
+	b.t.Helper()
+	b.do("everything unfolded", chromedp.Evaluate[chromedp.Void](`document.querySelectorAll('details').forEach(d => d.open = true)`))
+	tree, err := chromedp.Call(b.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	found := map[string]int{}
+	for _, n := range tree.Nodes {
+		if n.Ignored || n.Role == nil {
+			continue
+		}
+		role := strings.Trim(string(n.Role.Value), `"`)
+		found[role]++
+		switch role {
+		case "button", "textbox", "searchbox", "region", "image", "link", "meter":
+			if n.Name == nil || strings.Trim(string(n.Name.Value), `" `) == "" {
+				b.t.Errorf("a %s has no name", role)
+			}
+		}
+	}
+	if found["button"] < 15 || found["region"] < 5 || found["searchbox"] != 1 {
+		b.t.Errorf("the page has %v", found)
+	}
+}
+
+// prefer makes the browser prefer a colour scheme.
+func (b *tab) prefer(scheme string) {
+	b.t.Helper()
+	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestConsoleTellsOfFailure answers a link for which no browser can be started: the console says so, and why.
+func TestConsoleTellsOfFailure(t *testing.T) {
+	site := startVisited(t)
+	broken := filepath.Join(t.TempDir(), "chromium")
+	if err := os.WriteFile(broken, []byte("#!/bin/sh\necho it is broken >&2\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := startProgram(t, build(t), "--browser", broken)
+	b := startTab(t, p)
+	b.do("the console", chromedp.Navigate("http://"+p.http+"/"))
+	if err := fetchThrough(t.Context(), p.http, site.URL+"/asks"); err != nil {
+		t.Fatal(err)
+	}
+	b.await("the reply's wish", `!document.getElementById('links').hidden`)
+	b.do("yes", chromedp.Click("#link-list button"))
+	b.await("it is listed still", `document.querySelector('#link-list .outcome').textContent.includes('it is broken')`)
+	b.await("and said", `document.querySelector('#said.bad').textContent.includes('was not opened')`)
+	if value[bool](b, `document.querySelector('#link-list .row').checkVisibility()`) {
+		t.Error("it can be answered again")
+	}
+	b.shoot("failed-link.png")
 }
 
 // fetchThrough gets a page through an HTTP proxy and reads it until ctx ends.

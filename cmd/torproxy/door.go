@@ -20,7 +20,13 @@ func (c *client) makeDoor(stdin io.Reader) error {
 	}
 	c.browsers = browser.NewOpener(browser.Config{Proxy: at, Program: c.options.browser, Log: c.log})
 	c.questions = newQuestions(stdin, c.output)
-	c.door = frontdoor.New(frontdoor.Config{
+	c.door = frontdoor.New(c.doorConfig())
+	return nil
+}
+
+// doorConfig is what the flags make of the front door.
+func (c *client) doorConfig() frontdoor.Config {
+	return frontdoor.Config{
 		Dial:    c.dialHTTP,
 		Backend: &backend{client: c},
 		Own:     c.listeners.HasTarget,
@@ -33,8 +39,7 @@ func (c *client) makeDoor(stdin io.Reader) error {
 		LinkAsked:  c.questions.add,
 		Metrics:    metricsHandler("client", c.collect),
 		Log:        c.log,
-	})
-	return nil
+	}
 }
 
 // dialHTTP is the front door's Dial.

@@ -136,6 +136,9 @@ func (g *getting) ask(ctx context.Context) (*http.Response, error) {
 		req.Header.Set("Accept", uriList+", */*;q=0.9")
 	}
 	req.Header.Set("User-Agent", "") // none is sent: it would tell what is used here
+	if g.url.Scheme == "http" {      // else the site would read it
+		req.Header.Set("Torproxy-Open", "self") // step 6: nobody else need be asked
+	}
 	if proof := g.login.authorization(g.url); proof != "" {
 		req.Header.Set("Authorization", proof)
 	}
@@ -148,7 +151,7 @@ func (g *getting) ask(ctx context.Context) (*http.Response, error) {
 // react does what an answer wants; true: the next request is ready.
 func (g *getting) react(ctx context.Context, answer *http.Response) (again bool, err error) {
 	switch {
-	case isProxyFailure(answer):
+	case isProxyFailure(g.url, answer):
 		return false, g.proxyFailed(answer)
 	case answer.StatusCode == http.StatusUnauthorized && g.login.user != "":
 		return g.login.challenged(g.url, answer)

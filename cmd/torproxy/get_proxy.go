@@ -75,9 +75,10 @@ func connectAnswered(_ context.Context, _ *url.URL, _ *http.Request, answer *htt
 	return failureAtProxy(answer)
 }
 
-// isProxyFailure reports whether an answer is the front door's own, in place of the site's (RFC 9209).
-func isProxyFailure(answer *http.Response) bool {
-	return strings.HasPrefix(answer.Header.Get("Proxy-Status"), "torproxy;") && answer.StatusCode >= 400
+// isProxyFailure reports whether an answer is the front door's own, in place of the site's (RFC 9209). It lets
+// no site say so over http; over https, in a tunnel, every site can say what it likes.
+func isProxyFailure(from *url.URL, answer *http.Response) bool {
+	return from.Scheme == "http" && strings.HasPrefix(answer.Header.Get("Proxy-Status"), "torproxy;") && answer.StatusCode >= 400
 }
 
 // failureAtProxy is what the front door says of a request that has failed: up to three sentences.

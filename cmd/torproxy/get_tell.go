@@ -16,9 +16,6 @@ func (g *getting) tell(ctx context.Context, answer *http.Response, bytes int64) 
 		return
 	}
 	g.say("%s, %d bytes of %s", printable(answer.Status), bytes, printable(contentType(answer)))
-	if said := answer.Header.Get("Proxy-Status"); said != "" {
-		g.say("Proxy-Status: %s", printable(said))
-	}
 	all, err := g.api.why(ctx, g.url.Hostname())
 	if err == nil {
 		if circuit, path := carrier(all, siteOf(g.url).target(), g.started); circuit != "" {

@@ -25,6 +25,7 @@ type fakeDoor struct {
 	*httptest.Server
 	sites map[string]http.Handler // by host as in the URL
 	seen  []string                // URL, and the scheme of the Authorization header
+	opens string                  // the newest request's Torproxy-Open
 	why   []frontdoor.Why
 }
 
@@ -37,6 +38,7 @@ func newFakeDoor(t *testing.T) *fakeDoor {
 			return
 		}
 		scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		d.opens = r.Header.Get("Torproxy-Open")
 		d.seen = append(d.seen, strings.TrimSpace(r.URL.String()+" "+scheme))
 		site := d.sites[r.URL.Host]
 		if site == nil {
@@ -184,6 +186,16 @@ func TestGetFails(t *testing.T) {
 		"to do: check the spelling; torproxy why nx.test says which relay said what\n")
 }
 
+// Over https the header is the site's own.
+func TestIsProxyFailure(t *testing.T) {
+	failed := &http.Response{StatusCode: http.StatusBadGateway, Header: http.Header{"Proxy-Status": {"torproxy; error=dns_error"}}}
+	for scheme, want := range map[string]bool{"http": true, "https": false} {
+		if got := isProxyFailure(&url.URL{Scheme: scheme, Host: "a.test"}, failed); got != want {
+			t.Errorf("over %s: %v", scheme, got)
+		}
+	}
+}
+
 func TestGetTellsTheCircuit(t *testing.T) {
 	d := newFakeDoor(t)
 	d.sites["a.test"] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -201,6 +213,9 @@ func TestGetTellsTheCircuit(t *testing.T) {
 	code, stdout, stderr := d.get(t, "", "http://a.test/")
 	if code != exitFailed || stdout != "short" {
 		t.Errorf("exit code %d, stdout %q", code, stdout)
+	}
+	if d.opens != "self" {
+		t.Errorf("the front door is told %q of who opens links", d.opens)
 	}
 	says(t, stderr, "418 I'm a teapot, 5 bytes of text/plain\n", "through circuit 3: this machine, one, two [31m, a.test\n", "error: a.test answered 418")
 	if strings.Contains(stderr, "\x1b") {

@@ -140,7 +140,7 @@ func awaitWhy(t *testing.T, torproxy, door, host, want string) {
 	}
 }
 
-// curl proves a password through the proxy, and get does.
+// curl proves a password through the proxy, and so do get and Chromium.
 func TestSecretThroughTheProxy(t *testing.T) {
 	torproxy := build(t)
 	p := startProgram(t, torproxy)
@@ -157,6 +157,13 @@ func TestSecretThroughTheProxy(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "You know the password") {
 		t.Errorf("get: %v\n%s", err, out)
 	}
+	named := strings.Replace(v.URL, "://", "://ann:correct%20horse@", 1) + "/secret"
+	dom, err := exec.CommandContext(t.Context(), "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--user-data-dir="+t.TempDir(),
+		"--proxy-server=http://"+p.http, "--proxy-bypass-list=<-loopback>", "--dump-dom", named).Output()
+	if err != nil || !strings.Contains(string(dom), "You know the password") {
+		t.Errorf("chromium: %v (.ci/test installs it)\n%s", err, dom)
+	}
+	awaitWhy(t, torproxy, p.http, v.URL, "first byte") // it came through the proxy
 }
 
 // TLS goes from get to the site itself, which must prove its name; there, and only there, Basic is answered.
@@ -164,6 +171,14 @@ func TestGetTLS(t *testing.T) {
 	torproxy := build(t)
 	p := startProgram(t, torproxy)
 	site := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Torproxy-Open") != "" {
+			t.Errorf("the site is sent %v", r.Header)
+		}
+		if r.URL.Path == "/proxy" { // it speaks as if it were the proxy
+			w.Header().Set("Proxy-Status", "torproxy; error=dns_error")
+			http.Error(w, "torproxy: no such name.\nWhat to do: run this.", http.StatusBadGateway)
+			return
+		}
 		user, password, ok := r.BasicAuth()
 		if !ok || user != "ann" || password != "correct horse" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
@@ -177,17 +192,20 @@ func TestGetTLS(t *testing.T) {
 	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: site.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	get := func(env ...string) (string, error) {
-		cmd := exec.Command(torproxy, "get", "--http", p.http, "--user", "ann", "--password-file", "-", site.URL+"/")
+	get := func(path string, env ...string) (string, error) {
+		cmd := exec.Command(torproxy, "get", "--http", p.http, "--user", "ann", "--password-file", "-", site.URL+path)
 		cmd.Env = append(os.Environ(), env...)
 		cmd.Stdin = strings.NewReader("correct horse\n")
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if out, err := get("SSL_CERT_FILE=" + authority); err != nil || !strings.HasPrefix(out, "through TLS, HTTP/") || !strings.Contains(out, "through circuit ") {
+	if out, err := get("/", "SSL_CERT_FILE="+authority); err != nil || !strings.HasPrefix(out, "through TLS, HTTP/") || !strings.Contains(out, "through circuit ") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := get(); err == nil || !strings.Contains(out, "does not prove that it is 127.0.0.1") || strings.Contains(out, "through TLS") {
+	if out, err := get("/proxy", "SSL_CERT_FILE="+authority); err == nil || !strings.Contains(out, "answered 502") || strings.Contains(out, "error: no such name") || strings.Contains(out, "Proxy-Status:") {
+		t.Errorf("a site that speaks as the proxy: %v\n%s", err, out)
+	}
+	if out, err := get("/"); err == nil || !strings.Contains(out, "does not prove that it is 127.0.0.1") || strings.Contains(out, "through TLS") {
 		t.Errorf("a certificate that nobody vouches for: %v\n%s", err, out)
 	}
 }

@@ -5,6 +5,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+
+	"torproxy/proxy/frontdoor"
 )
 
 // TestClientPage: CLIENT.md knows every flag of the client.
@@ -20,6 +24,35 @@ func TestClientPage(t *testing.T) {
 	for _, flag := range regexp.MustCompile(`(?m)^ +(?:-. *, )?(--[a-z-]+)`).FindAllStringSubmatch(newRoot(&output{}).Flags().FlagUsages(), -1) {
 		if name := flag[1]; name != "--version" && name != "--help" && !strings.Contains(table, "`"+name) {
 			t.Errorf("CLIENT.md does not have %s", name)
+		}
+	}
+}
+
+// TestDoorFlags: what the flags make of the front door.
+func TestDoorFlags(t *testing.T) {
+	for flags, want := range map[string]struct {
+		open                 frontdoor.OpenLinks
+		prefetch, optimistic bool
+	}{
+		"":                               {frontdoor.Ask, true, false},
+		"--open-links ask":               {frontdoor.Ask, true, false},
+		"--open-links always":            {frontdoor.Always, true, false},
+		"--open-links never":             {frontdoor.Never, true, false},
+		"--prefetch off":                 {frontdoor.Ask, false, false},
+		"--prefetch on":                  {frontdoor.Ask, true, false},
+		"--isolate dest":                 {frontdoor.Ask, false, false},
+		"--isolate dest --prefetch on":   {frontdoor.Ask, false, false},
+		"--optimistic --prefetch on":     {frontdoor.Ask, true, true},
+		"--browser firefox --optimistic": {frontdoor.Ask, true, true},
+	} {
+		o, cmd := defaultOptions(), &cobra.Command{}
+		addClientFlags(cmd, &o, &output{})
+		if err := cmd.ParseFlags(strings.Fields(flags)); err != nil {
+			t.Fatal(err)
+		}
+		got := (&client{options: o, questions: &questions{}}).doorConfig()
+		if got.OpenLinks != want.open || got.Prefetch != want.prefetch || got.Optimistic != want.optimistic {
+			t.Errorf("%q: open links %s, prefetch %v, optimistic %v", flags, got.OpenLinks, got.Prefetch, got.Optimistic)
 		}
 	}
 }

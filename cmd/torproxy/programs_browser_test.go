@@ -98,6 +98,9 @@ func firefox(remoteNames, url string) string {
 			user_pref("network.proxy.socks5_remote_dns", %[1]s);
 			user_pref("network.proxy.failover_direct", false);
 			user_pref("network.proxy.allow_bypass", false);
+			user_pref("network.proxy.allow_hijacking_localhost", true);
+			user_pref("media.peerconnection.enabled", false);
+			user_pref("network.http.http3.enable", false);
 			user_pref("network.trr.mode", 5);
 		END
 		timeout -k 1 40 firefox-esr --headless --no-remote --profile $D/profile --window-size 400,300 --screenshot $D/page.png %[2]s >log 2>&1 || cat log
@@ -108,6 +111,6 @@ var browserUses = []use{
 	{name: "Chromium, SOCKS", script: chromiumHeadless + `--proxy-server=socks5://$S --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
 	{name: "Chromium, front door", script: chromiumHeadless + `--proxy-server=http://$H --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
 	{name: "Chromium, proxy.pac", script: chromiumHeadless + `--proxy-pac-url=http://$H/proxy.pac --dump-dom http://browser.test/ 2>log`, says: `the script has run`},
-	{name: "Chromium, a call", script: chromiumHeadless + `--webrtc-ip-handling-policy=disable_non_proxied_udp --proxy-server=socks5://$S --dump-dom http://call.test/ 2>log`, says: `the call is prepared`},
+	{name: "Chromium, a call", script: chromiumHeadless + `--proxy-server=http://$H --disable-quic --proxy-bypass-list="<-loopback>" --webrtc-ip-handling-policy=disable_non_proxied_udp --dump-dom http://call.test/ 2>log`, says: `the call is prepared`},
 	{name: "Firefox", script: firefox("true", "http://browser.test/"), says: `Firefox/`},
 }

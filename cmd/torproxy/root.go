@@ -44,13 +44,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // newRoot returns the command line: the client, with the other commands below it.
 func newRoot(out *output) *cobra.Command {
-	o := options{
-		hops:  proxy.DefaultHops,
-		socks: listenAddress{network: "tcp", address: "127.0.0.1:9050"},
-		http:  listenAddress{network: "tcp", address: "127.0.0.1:8118", tcpOnly: true},
-
-		prefetch: true, openLinks: openLinks(frontdoor.Ask),
-	}
+	o := defaultOptions()
 	root := &cobra.Command{
 		Use:   "torproxy",
 		Short: "Connections through several relays, none of which sees both ends",
@@ -84,6 +78,17 @@ func newRoot(out *output) *cobra.Command {
 	root.AddCommand(newGet(out), newOpen(out), newStatus(out), newWhy(out), newEcho(out))
 	root.AddCommand(newRelay(out), newDirauth(out), newNetwork(out), newCompletion(root), newVersion())
 	return root
+}
+
+// defaultOptions are the client's without a flag.
+func defaultOptions() options {
+	return options{
+		hops:  proxy.DefaultHops,
+		socks: listenAddress{network: "tcp", address: "127.0.0.1:9050"},
+		http:  listenAddress{network: "tcp", address: "127.0.0.1:8118", tcpOnly: true},
+
+		prefetch: true, openLinks: openLinks(frontdoor.Ask),
+	}
 }
 
 func addClientFlags(root *cobra.Command, o *options, out *output) {

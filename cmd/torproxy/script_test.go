@@ -55,7 +55,7 @@ func pretendBrowser() {
 //	interrupt, terminate        send it SIGINT or SIGTERM
 //	ends CODE                   wait until it has ended, with this exit code
 //	hangup                      send it SIGHUP
-//	ports NAME...               call free UDP addresses of 127.0.0.1 $NAME
+//	ports NAME...               call free addresses of 127.0.0.1 $NAME
 //	fetch URL FILE              get a page, which must be there, and write it to a file
 //	occupy                      take a free port of 127.0.0.1 and call the address $taken
 func TestScripts(t *testing.T) {
@@ -251,10 +251,22 @@ func ends(ts *testscript.TestScript, _ bool, args []string) {
 // ports finds addresses for processes that are told each other's before they start.
 func ports(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
+		address, release := freePort(ts)
+		defer release() // all of them are different
+		ts.Setenv(name, address)
+	}
+}
+
+// freePort holds a port of 127.0.0.1 that is free for UDP and for TCP, until it is released.
+func freePort(ts *testscript.TestScript) (address string, release func()) {
+	for {
 		conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 		ts.Check(err)
-		defer conn.Close() // all of them are different
-		ts.Setenv(name, conn.LocalAddr().String())
+		address = conn.LocalAddr().String()
+		if l, err := net.Listen("tcp", address); err == nil {
+			return address, func() { l.Close(); conn.Close() }
+		}
+		conn.Close()
 	}
 }
 

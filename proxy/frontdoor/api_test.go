@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -288,6 +290,34 @@ func TestPage(t *testing.T) {
 		if strings.Contains(body, never) {
 			t.Errorf("the page of another network has %q", never)
 		}
+	}
+}
+
+// What the page says of browsers that are set up by hand is what CLIENT.md says, word for word.
+func TestPageSaysWhatTheGuideSays(t *testing.T) {
+	guide, err := os.ReadFile("../../cmd/torproxy/CLIENT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t)
+	_, body := f.do("GET / HTTP/1.1\nHost: SELF\n\n")
+	page := strings.Join(strings.Fields(html.UnescapeString(body)), " ")
+	said := 0
+	for line := range strings.Lines(strings.ReplaceAll(string(guide), "127.0.0.1:8118", f.addr)) {
+		pieces := strings.Split(strings.TrimSpace(line), "        ")
+		if strings.HasPrefix(line, "    chromium ") {
+			pieces = strings.Split(strings.TrimSpace(line), " --")
+		} else if !strings.HasPrefix(line, "    network.") && !strings.HasPrefix(line, "    media.") {
+			continue
+		}
+		for _, piece := range pieces {
+			if said++; !strings.Contains(page, piece) {
+				t.Errorf("the page lacks %q", piece)
+			}
+		}
+	}
+	if said < 15 {
+		t.Errorf("CLIENT.md says %d things only", said)
 	}
 }
 

@@ -200,11 +200,19 @@ func TestForwardFindsLinksToOpen(t *testing.T) {
 	for i := range maxOpens + 2 {
 		many += fmt.Sprintf("Torproxy-Open: http://b.test/%d\n", i)
 	}
-	f.recorder("a.test:80", "HTTP/1.1 200 OK\nContent-Length: 0\nTorproxy-Open: ftp://b.test/\n"+many+"Torproxy-X: y\n\n")
+	heads := f.recorder("a.test:80", "HTTP/1.1 200 OK\nContent-Length: 0\nTorproxy-Open: ftp://b.test/\n"+many+"Torproxy-X: y\n\n")
 	if r, _ := f.do("GET http://a.test/ HTTP/1.1\nHost: x\nAccept: text/html\n\n"); len(f.front.Links()) != 0 || r.Header.Get("Torproxy-Open") != "" {
 		t.Errorf("a browser's own: %v, %v", f.front.Links(), r.Header)
 	}
+	if f.do("GET http://a.test/ HTTP/1.1\nHost: x\nTorproxy-Open: self\n\n"); len(f.front.Links()) != 0 {
+		t.Errorf("of who opens them itself: %v", f.front.Links())
+	}
 	r, _ := f.do("GET http://a.test/ HTTP/1.1\nHost: x\nTorproxy-Open: http://c.test/\n\n")
+	for range 3 {
+		if head := <-heads; strings.Contains(head, "Torproxy-Open") {
+			t.Errorf("the exit gets %q", head)
+		}
+	}
 	list := f.front.Links()
 	if len(list) != maxOpens-1 || list[0].URL != "http://b.test/0" || list[0].From != "a.test:80" {
 		t.Errorf("links %v", list)

@@ -43,6 +43,7 @@ type journey struct {
 	wanted   Request
 	page     *page   // a browser will show the reply, and its links may be opened; nil: not so
 	shown    bool    // a browser will show the reply
+	opens    bool    // who asks opens links itself, or asks its user
 	upload   *upload // nil: no body
 	pushed   bool    // the reply was
 }
@@ -98,6 +99,7 @@ func (d *door) plan(r *http.Request) (*journey, *failure) {
 		return nil, fail
 	}
 	j := &journey{target: t, path: exactPath(r), identity: d.forwarder.pushes.now(), wanted: Request{Target: t.String(), HTTP: exitMakes(r)}}
+	j.opens = r.Header.Get(openField) == opensItself
 	if j.wanted.Isolation, j.wanted.User, fail = d.isolation(r); fail != nil {
 		return nil, fail
 	}
@@ -227,6 +229,13 @@ func repeatable(out *http.Request) bool {
 // errProxyAuth: only we could ask the client for credentials of ours, and a browser would ask its user.
 var errProxyAuth = errors.New("the destination answered 407, as if it were the proxy")
 
+// openField marks a link in a reply of an exit. In a request of a client it is for the front door alone:
+// whoever sends opensItself reads for itself what a reply asks to open, and nobody else need be asked.
+const (
+	openField   = "Torproxy-Open"
+	opensItself = "self"
+)
+
 // maxOpens is how many links one reply may ask to open.
 const maxOpens = 8
 
@@ -237,7 +246,7 @@ func (f *forwarder) cleanReply(r *http.Response) error {
 		return errProxyAuth
 	}
 	j := journeyOf(r.Request)
-	if asked := r.Header.Values("Torproxy-Open"); j.wanted.HTTP && !j.pushed && !j.shown && !ofPage(r.Request) {
+	if asked := r.Header.Values(openField); j.wanted.HTTP && !j.pushed && !j.shown && !j.opens && !ofPage(r.Request) {
 		for _, link := range asked[:min(len(asked), maxOpens)] {
 			if err := f.door.links.ask(link, j.target.String()); err != nil {
 				f.door.Log.LogAttrs(r.Request.Context(), slog.LevelDebug, "a reply asks to open what cannot be opened", slog.Any("err", err))

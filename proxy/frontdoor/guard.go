@@ -15,7 +15,8 @@ import (
 //   - the Host header must name the listener: a name of the attacker's own that resolves to 127.0.0.1
 //     (DNS rebinding) gets 421
 //   - what changes something is refused when Origin or Sec-Fetch-Site is foreign (CSRF), and so is what
-//     holds a place (events) or tells of the user's doings (why, links): no foreign page has a reason to ask
+//     holds a place (events) or tells of the user's doings (circuits, why, links): no foreign page has a
+//     reason to ask
 //   - no CORS header is ever sent, so that no foreign page reads an answer; nosniff and
 //     Cross-Origin-Resource-Policy keep answers out of <script> and <img>
 //   - the proxy does not connect to it (own.go)
@@ -104,13 +105,10 @@ func foreign(r *http.Request) bool {
 	return fromElsewhere(r) || len(r.Header.Values("Sec-Fetch-Site")) > 1
 }
 
-// private reports whether a path is for pages of our own and for programs only.
+// private reports whether a path is for pages of our own and for programs only: all that is not known
+// beforehand to be harmless.
 func private(path string) bool {
-	switch path {
-	case "/api/events", "/api/why", "/api/links", "/metrics":
-		return true
-	}
-	return false
+	return path == "/metrics" || strings.HasPrefix(path, "/api/") && path != "/api/status"
 }
 
 // fromElsewhere reports whether another site's page is behind a request, whatever its method. A browser says

@@ -122,7 +122,7 @@ func TestGuardPrivate(t *testing.T) {
 		"Origin: http://evil.test\n":                                false,
 		"Origin: null\n":                                            false,
 	} {
-		for _, path := range []string{"/api/events", "/api/why?host=a", "/api/links", "/metrics"} {
+		for _, path := range []string{"/api/events", "/api/why?host=a", "/api/links", "/api/circuits", "/api/relays", "/api/nowhere", "/metrics"} {
 			for _, method := range []string{"GET", "HEAD"} {
 				c := f.send(method + " " + path + " HTTP/1.1\nHost: SELF\n" + headers + "\n")
 				if r := c.head(method); (r.StatusCode == http.StatusForbidden) == ok {

@@ -31,11 +31,15 @@ const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; 
 func (d *door) page(w http.ResponseWriter, r *http.Request) {
 	status := d.Backend.Status()
 	local := d.localAddr(r)
+	socks := reachable(status.SOCKS, local)
+	host, port, _ := net.SplitHostPort(socks) // "" of a unix socket
 	var body bytes.Buffer
 	err := pageTemplate.Execute(&body, map[string]any{
-		"Status": status,
-		"HTTP":   reachable(status.HTTP, local),
-		"SOCKS":  curlSOCKS(reachable(status.SOCKS, local)),
+		"Status":    status,
+		"HTTP":      reachable(status.HTTP, local),
+		"SOCKS":     curlSOCKS(socks),
+		"SOCKSHost": host,
+		"SOCKSPort": port,
 	})
 	if err != nil {
 		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)

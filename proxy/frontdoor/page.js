@@ -24,6 +24,15 @@ function button(text, label, act) {
   return b;
 }
 
+// region lets a keyboard scroll what is wider than the page.
+function region(label, ...inside) {
+  const e = element("div", "wide", ...inside);
+  e.tabIndex = 0;
+  e.setAttribute("role", "region");
+  e.setAttribute("aria-label", label);
+  return e;
+}
+
 function bytes(n) {
   if (n < 1024) return `${Math.round(n)} B`;
   let unit = -1;
@@ -37,25 +46,29 @@ function say(text, bad) {
   setText($("said"), text);
 }
 
-// ask sends a request that changes something and says what came of it.
+// ask sends a request that changes something and says what came of it; without done, an event will. It returns
+// whether it was done. The control does nothing meanwhile, but keeps the focus, which a disabled one would lose.
 async function ask(control, method, path, body, done) {
-  control.disabled = true;
+  if (control.getAttribute("aria-disabled") === "true") return false;
+  control.setAttribute("aria-disabled", "true");
   try {
     const options = { method };
     if (body !== undefined) options.body = JSON.stringify(body);
     const answer = await fetch(path, options);
     const said = await answer.json();
     if (!answer.ok) throw new Error(said.error || `the answer was ${answer.status}`);
-    say(done);
+    if (done) say(done);
+    return true;
   } catch (e) {
     say(`That did not work: ${e.message}`, true);
+    return false;
   } finally {
-    control.disabled = false;
+    control.removeAttribute("aria-disabled");
   }
 }
 
 // keyed makes a list show items, with one element for each: make(item) makes it, show(element, item)
-// brings it up to date.
+// brings it up to date. When the one with the focus goes, its section's heading gets that.
 function keyed(list, items, key, make, show) {
   const old = new Map([...list.children].map(e => [e.dataset.key, e]));
   let before = null;
@@ -71,7 +84,11 @@ function keyed(list, items, key, make, show) {
     if (next !== e) list.insertBefore(e, next);
     before = e;
   }
-  for (const e of old.values()) e.remove();
+  for (const e of old.values()) {
+    const focused = e.contains(document.activeElement);
+    e.remove();
+    if (focused) list.closest("section").querySelector("h2").focus();
+  }
 }
 
 // Circuits
@@ -181,15 +198,57 @@ function makeLink(l) {
   const url = element("code", "url");
   const at = l.url.indexOf("://") + 3;
   url.append(l.url.slice(0, at), element("b", "", l.host), l.url.slice(at + l.host.length));
-  return element("li", "", element("div", "soft", `${l.from} asks to open:`), url, element("div", "row",
-    button("Open through the proxy", `Open ${l.url} through the proxy`, b => ask(b, "POST", `/api/links/${l.id}`, { open: true }, `A browser opens ${l.host}.`)),
-    button("Do not open", `Do not open ${l.url}`, b => ask(b, "POST", `/api/links/${l.id}`, { open: false }, "It is not opened."))));
+  const li = element("li", "", element("div", "soft", `${l.from} asks to open:`), url, element("div", "row",
+    button("Open through the proxy", `Open ${l.url} through the proxy`, b => ask(b, "POST", `/api/links/${l.id}`, { open: true })),
+    button("Do not open", `Do not open ${l.url}`, b => ask(b, "POST", `/api/links/${l.id}`, { open: false }, "It is not opened."))),
+    element("p", "outcome"));
+  li.tabIndex = -1; // for the focus, when its buttons go
+  return li;
 }
 
+// outcome is what has become of a link, in a sentence; "" of one that was refused.
+function outcome(l) {
+  switch (l.state) {
+    case "waiting": return `${l.from} asks to open a page of ${l.host}.`;
+    case "opening": return `A browser is being started for ${l.host}.`;
+    case "opened": return `A browser has opened ${l.host}.`;
+    case "failed": return `${l.host}: ${l.error}.`;
+  }
+  return "";
+}
+
+function showLink(li, l) {
+  const row = li.querySelector(".row");
+  if (l.state !== "waiting" && row.contains(document.activeElement)) li.focus();
+  row.hidden = l.state !== "waiting";
+  const p = li.querySelector(".outcome");
+  setText(p, outcome(l));
+  p.className = l.state === "failed" ? "outcome bad" : "outcome";
+  p.hidden = l.state === "waiting";
+}
+
+// showLinks lists the links that wait, those that are being opened, and those that could not be.
 function showLinks() {
-  const waiting = [...state.links.values()].filter(l => l.state === "waiting");
-  keyed($("link-list"), waiting, l => l.id, makeLink, () => {});
-  $("links").hidden = waiting.length === 0;
+  const shown = [...state.links.values()].filter(l => ["waiting", "opening", "failed"].includes(l.state));
+  keyed($("link-list"), shown, l => l.id, makeLink, showLink);
+  if (!shown.length && $("links").contains(document.activeElement)) $("said").focus();
+  $("links").hidden = shown.length === 0;
+}
+
+const told = new Map(); // ID of a link to the state that was said last; a new connection says nothing twice
+const since = Date.now();
+
+// onLink keeps a link, and says what is new about it.
+function onLink(l) {
+  if (l.state === "gone") {
+    state.links.delete(l.id);
+    return;
+  }
+  state.links.set(l.id, l);
+  const old = !told.has(l.id) && l.state !== "waiting" && Date.parse(l.asked) < since;
+  const news = told.get(l.id) !== l.state && !old;
+  told.set(l.id, l.state);
+  if (news && outcome(l)) say(outcome(l), l.state === "failed");
 }
 
 // What became of connections
@@ -210,7 +269,7 @@ function whyItem(w) {
     element("span", w.error ? "pill bad" : "pill good", w.outcome),
     element("span", "soft", `${new Date(w.began).toLocaleTimeString()}, ${w.took_ms} ms, isolation ${w.isolation}`)));
   if (w.error) item.append(element("p", "", w.error));
-  if (w.steps.length) item.append(element("div", "wide", element("table", "steps", steps)));
+  if (w.steps.length) item.append(region(`Steps to ${w.target}`, element("table", "steps", steps)));
   return item;
 }
 
@@ -295,7 +354,7 @@ function connect() {
   follow(source, "relay", r => r.gone ? state.relays.delete(r.id) : state.relays.set(r.id, r));
   follow(source, "circuit", onCircuit);
   follow(source, "stream", onStream);
-  follow(source, "link", l => l.state === "gone" ? state.links.delete(l.id) : state.links.set(l.id, l));
+  follow(source, "link", onLink);
   source.addEventListener("traffic", e => { state.traffic = JSON.parse(e.data); });
 }
 
@@ -307,7 +366,9 @@ function tick() {
   setText($("rate-out"), `${bytes(rates.out)}/s`);
 }
 
-$("newnym").addEventListener("click", e => ask(e.currentTarget, "POST", "/api/newnym", undefined, "New identity: later connections use new circuits."));
+$("newnym").addEventListener("click", async e => {
+  if (await ask(e.currentTarget, "POST", "/api/newnym", undefined, "New identity: later connections use new circuits.")) $("why-list").replaceChildren();
+});
 if ($("add-relay")) $("add-relay").addEventListener("click", e => ask(e.currentTarget, "POST", "/api/relays", undefined, "A relay was added; it is used when the next consensus lists it."));
 $("relay-filter").addEventListener("input", show);
 $("why").addEventListener("submit", e => { e.preventDefault(); showWhy(); });

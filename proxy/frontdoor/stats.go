@@ -18,7 +18,7 @@ type Stats struct {
 	PushBytesHeld int64 // of those that wait or are being read
 
 	PushBytesUsed   int64 // read of pushes that answered a request
-	PushBytesWasted int64 // read of all others
+	PushBytesWasted int64 // read of all others; what was still on its way when one was dropped comes on top
 }
 
 // counts are the sums of Stats.

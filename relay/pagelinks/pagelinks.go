@@ -12,6 +12,8 @@ package pagelinks
 import (
 	"fmt"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -54,20 +56,38 @@ type Link struct {
 const maxURL = 2048
 
 // resolve makes a link of what stands in an attribute or a url(); ok is false for what is not to be opened:
-// another scheme, a user name, an anchor in the page itself, something that is no URL.
+// another scheme, a user name, a port that is blocked, an anchor in the page itself, something that is no URL.
 func resolve(base *url.URL, ref string, kind Kind, cors bool) (l Link, ok bool) {
 	ref = strings.Map(withoutBreaks, strings.Trim(ref, " \t\r\n\f"))
 	if ref == "" || ref[0] == '#' || len(ref) > maxURL {
 		return l, false
 	}
 	u, err := base.Parse(ref)
-	if err != nil || u.Scheme != "http" || u.Host == "" || u.User != nil || u.Opaque != "" {
+	if err != nil || u.Scheme != "http" || u.Host == "" || u.User != nil || u.Opaque != "" || isBlocked(u.Port()) {
 		return l, false
 	}
 	u.Fragment, u.RawFragment = "", ""
 	u.Host = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(u.Host), ":80"), ":")
 	u.RawQuery = spelled(u.RawQuery)
 	return Link{URL: u, Kind: kind, CORS: cors}, true
+}
+
+// blocked are the ports that browsers open for no page (Fetch Standard, "bad port"): what listens there could
+// take a request for something in its own protocol, mail above all.
+var blocked = []uint16{
+	0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113, 115,
+	117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601,
+	636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+}
+
+// isBlocked reports whether a URL's port is one of those, or none at all; "" is the scheme's own.
+func isBlocked(port string) bool {
+	if port == "" {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	_, found := slices.BinarySearch(blocked, uint16(n))
+	return err != nil || found
 }
 
 // spelled escapes what the URL Standard escapes in a query of http; package url leaves queries as they are.

@@ -84,6 +84,24 @@ func TestHTML(t *testing.T) {
 	}
 }
 
+// No page makes a browser speak to a mail server, nor an exit.
+func TestBlockedPorts(t *testing.T) {
+	for host, ok := range map[string]bool{
+		"site.test": true, "site.test:": true, "site.test:80": true, "site.test:81": true, "site.test:8080": true, "[2001:db8::1]:443": true, "site.test:65535": true,
+		"site.test:25": false, "site.test:025": false, "[2001:db8::1]:25": false, "site.test:0": false, "site.test:22": false, "site.test:6667": false, "site.test:10080": false,
+		"site.test:65536": false, "site.test:65561": false,
+	} {
+		var got links
+		HTML(strings.NewReader(`<img src="http://`+host+`/a.png">`), base, got.found)
+		if (len(got) == 1) != ok {
+			t.Errorf("%s: found %q", host, got)
+		}
+	}
+	if !slices.IsSorted(blocked) {
+		t.Error("the ports are not in order")
+	}
+}
+
 // A link is told of as soon as it has been read, and a page's error is returned.
 func TestHTMLStreams(t *testing.T) {
 	r, w := io.Pipe()

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -312,17 +313,21 @@ func TestOpener(t *testing.T) {
 	}
 }
 
-// What a torproxy that was killed has left is removed, what is in use or another's is not.
+// What a torproxy that was killed has left is removed, what is in use, being made or another's is not.
 func TestSweep(t *testing.T) {
 	b := newBench(t, "")
 	stale := filepath.Join(b.temp, prefix+"stale")
 	exposed := filepath.Join(b.temp, prefix+"exposed")
 	other := filepath.Join(b.temp, "another")
-	for path, mode := range map[string]os.FileMode{stale: 0o700, exposed: 0o755, other: 0o700} {
+	made := filepath.Join(b.temp, prefix+"made") // just now, by another process that has not locked it yet
+	for path, mode := range map[string]os.FileMode{stale: 0o700, exposed: 0o755, other: 0o700, made: 0o700} {
 		if err := os.MkdirAll(filepath.Join(path, "profile", "Default"), mode); err != nil {
 			t.Fatal(err)
 		}
 		os.Chmod(path, mode)
+		if old := time.Now().Add(-2 * young); path != made {
+			os.Chtimes(path, old, old)
+		}
 	}
 	if err := os.Symlink(other, filepath.Join(b.temp, prefix+"link")); err != nil {
 		t.Fatal(err)
@@ -335,7 +340,7 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]bool{stale: false, exposed: true, other: true, used.dir: true, second.dir: true} {
+	for path, want := range map[string]bool{stale: false, exposed: true, other: true, made: true, used.dir: true, second.dir: true} {
 		if _, err := os.Stat(filepath.Join(path, "profile")); (err == nil) != want {
 			t.Errorf("%s is there: %v, want %v", path, err == nil, want)
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"torproxy/cmd/torproxy/internal/state"
@@ -18,6 +19,12 @@ const (
 	removeTries = 20
 	removePause = 50 * time.Millisecond
 )
+
+// young is how old a directory is at most that may not have its lock yet: another torproxy is making it.
+const young = time.Minute
+
+// making is held while a profile is made: what is being swept and what is not locked yet stay apart.
+var making sync.Mutex
 
 // maxTemp is how long the name of a directory for temporary files may be, in bytes: a socket's path has at
 // most 103, of which Chromium needs 46 (/.org.chromium.Chromium.XXXXXX/SingletonSocket).
@@ -37,6 +44,8 @@ type profile struct {
 // newProfile makes a profile that only this user can read. Those that a torproxy which was killed has left
 // behind go: they tell what was visited.
 func newProfile() (*profile, error) {
+	making.Lock()
+	defer making.Unlock()
 	sweep(os.TempDir())
 	dir, err := os.MkdirTemp("", prefix) // 0700
 	if err != nil {
@@ -88,7 +97,8 @@ func (p *profile) remove() error {
 	return errors.Join(err, p.lock.Close())
 }
 
-// sweep removes the profiles in top that nobody uses. Whatever is not plainly ours is left alone.
+// sweep removes the profiles in top that nobody uses, nor is about to. Whatever is not plainly ours is left
+// alone.
 func sweep(top string) {
 	entries, err := os.ReadDir(top)
 	if err != nil {
@@ -96,7 +106,8 @@ func sweep(top string) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(top, e.Name())
-		if info, err := os.Lstat(path); err != nil || !strings.HasPrefix(e.Name(), prefix) || !info.IsDir() || !owned(info) {
+		info, err := os.Lstat(path)
+		if err != nil || !strings.HasPrefix(e.Name(), prefix) || !info.IsDir() || !owned(info) || time.Since(info.ModTime()) < young {
 			continue
 		}
 		if lock, err := state.OpenExisting(path); err == nil {
