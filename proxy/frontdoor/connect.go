@@ -21,7 +21,7 @@ func (d *door) connect(w http.ResponseWriter, r *http.Request) {
 	d.counts.tunnels.Add(1)
 	stream, err := d.dial(r.Context(), wanted)
 	if err != nil {
-		d.refuse(w, r, d.dialFailure(t, err))
+		d.refuse(w, r, d.dialFailure(r, t, err))
 		return
 	}
 	client, err := hijack(w)

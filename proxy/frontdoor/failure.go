@@ -46,14 +46,15 @@ var reasons = map[wire.Reason]failure{
 		cause: "its operator stopped it", advice: "try again: another exit will be used"},
 }
 
-// dialFailure says what became of a request to t.
-func (d *door) dialFailure(t target, err error) *failure {
+// dialFailure says what became of a request to t. The script of the page that asked may read the answer, so it
+// has no relay's name in it, and for a page no address of ours.
+func (d *door) dialFailure(r *http.Request, t target, err error) *failure {
 	if errors.Is(err, ErrUser) {
 		return badUser(err)
 	}
 	f, known := reasons[reasonOf(err)]
 	if !known {
-		f = d.otherFailure(err)
+		f = d.otherFailure(r, err)
 	}
 	f.what = fmt.Sprintf(f.what, t)
 	if end, ok := errors.AsType[*wire.EndError](err); ok && !end.Remote && end.Reason == wire.ReasonPolicy {
@@ -80,17 +81,21 @@ func reasonOf(err error) wire.Reason {
 	return 0
 }
 
-// otherFailure is for causes on this side of the exit.
-func (d *door) otherFailure(err error) failure {
+// otherFailure is for causes on this side of the exit. How far the start is it says in percent alone: the
+// sentence that goes with it is for the user, and may name relays.
+func (d *door) otherFailure(r *http.Request, err error) failure {
 	f := failure{
 		status: http.StatusBadGateway, kind: "destination_unavailable", what: "no connection to %s", cause: plain(err.Error()),
-		advice: "try again; torproxy why HOST tells which relay said what, http://" + d.addr.String() + "/ shows the circuits",
+		advice: "try again; torproxy why HOST tells which relay said what",
+	}
+	if !ofPage(r) {
+		f.advice += ", http://" + d.addr.String() + "/ shows the circuits"
 	}
 	if errors.Is(err, context.Canceled) {
 		f.cause = "the client closed the connection, or its sending side, before there was an answer"
 		f.advice = "keep the connection open until the answer is there"
 	} else if boot := d.Backend.Status().Bootstrap; boot.Percent < 100 {
-		f.cause = fmt.Sprintf("torproxy is still starting: %s, %d %% (%s)", plain(boot.Summary), boot.Percent, plain(err.Error()))
+		f.cause = fmt.Sprintf("torproxy is still starting: %d %% (%s)", boot.Percent, plain(err.Error()))
 		f.advice = "wait until it is ready: torproxy status"
 	}
 	return f

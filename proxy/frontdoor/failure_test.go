@@ -74,8 +74,24 @@ func TestFailureWhileStarting(t *testing.T) {
 	})
 	f.client.change(func(c *client) { c.status.Bootstrap = Bootstrap{30, "asking 4 authorities"} })
 	r, body := f.do("CONNECT web.test:80 HTTP/1.1\n\n")
-	if r.StatusCode != 502 || !strings.Contains(body, "still starting: asking 4 authorities, 30 % (no consensus)") || !strings.Contains(body, "torproxy status") {
+	if r.StatusCode != 502 || !strings.Contains(body, "still starting: 30 % (no consensus)") || !strings.Contains(body, "torproxy status") {
 		t.Errorf("%s %q", r.Status, body)
+	}
+	if strings.Contains(body, "authorities") {
+		t.Errorf("a page may read the summary: %q", body)
+	}
+}
+
+// The script of a page learns no address of this machine's.
+func TestFailureForAPage(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.Dial = func(context.Context, Request) (net.Conn, error) { return nil, errors.New("no circuit") }
+	})
+	for header, told := range map[string]bool{"User-Agent: curl/8.0": true, "User-Agent: Mozilla/5.0": false, "Sec-Fetch-Mode: cors": false} {
+		_, body := f.do("GET http://web.test/ HTTP/1.1\nHost: x\n" + header + "\n\n")
+		if strings.Contains(body, f.addr) != told {
+			t.Errorf("%s: %q", header, body)
+		}
 	}
 }
 

@@ -263,7 +263,7 @@ func ofPage(r *http.Request) bool {
 
 // fail answers a request that got no answer.
 func (f *forwarder) fail(w http.ResponseWriter, out *http.Request, err error) {
-	f.door.refuse(w, out, f.door.dialFailure(journeyOf(out).target, err))
+	f.door.refuse(w, out, f.door.dialFailure(out, journeyOf(out).target, err))
 }
 
 // verbatim is the client's ResponseWriter without net/http's guess at a missing Content-Type, with the end of
