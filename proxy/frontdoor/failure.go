@@ -69,16 +69,20 @@ func (d *door) dialFailure(r *http.Request, t target, err error) *failure {
 	return &f
 }
 
-// reasonOf is the END reason in an error's chain; a time-out of our own counts as one; 0 is anything else.
+// reasonOf is the END reason in an error's chain; 0 is anything else. A time-out that no exit has told of is
+// none: nobody has asked the destination yet, or it is not known what it said.
 func reasonOf(err error) wire.Reason {
-	var timeout net.Error
-	if end, ok := errors.AsType[*wire.EndError](err); ok {
-		return end.Reason
+	end, ok := errors.AsType[*wire.EndError](err)
+	if !ok || end.Reason == wire.ReasonTimeout && !end.Remote {
+		return 0
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-		return wire.ReasonTimeout
-	}
-	return 0
+	return end.Reason
+}
+
+// late reports whether an error is a time-out.
+func late(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && timeout.Timeout()
 }
 
 // otherFailure is for causes on this side of the exit. How far the start is it says in percent alone: the
@@ -97,6 +101,8 @@ func (d *door) otherFailure(r *http.Request, err error) failure {
 	} else if boot := d.Backend.Status().Bootstrap; boot.Percent < 100 {
 		f.cause = fmt.Sprintf("torproxy is still starting: %d %% (%s)", boot.Percent, plain(err.Error()))
 		f.advice = "wait until it is ready: torproxy status"
+	} else if late(err) {
+		f.cause = "no circuit in time, or no answer from its exit (" + plain(err.Error()) + ")"
 	}
 	return f
 }
