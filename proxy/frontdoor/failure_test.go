@@ -182,3 +182,18 @@ func TestUserNameThatDialRefuses(t *testing.T) {
 		t.Errorf("users %q", users)
 	}
 }
+
+// TestFailuresAreRequests checks that what is refused is counted as a request too, whatever for.
+func TestFailuresAreRequests(t *testing.T) {
+	f := start(t)
+	for i, line := range []string{
+		"CONNECT nowhere.test:80", "GET http://nowhere.test/", // no such destination
+		"CONNECT web.test", "GET ftp://web.test/", "GET http://me@web.test/", // 400
+		"CONNECT SELF", "GET http://SELF/", // 403
+	} {
+		f.do(line + " HTTP/1.1\nHost: x\n\n")
+		if s := f.front.Stats(); s.Failed != int64(i+1) || s.Tunnels+s.Forwarded != s.Failed {
+			t.Fatalf("after %s: %+v", line, s)
+		}
+	}
+}

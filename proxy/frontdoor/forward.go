@@ -73,12 +73,12 @@ func newForwarder(d *door, p *pushes) *forwarder {
 
 // forward serves a request in absolute form.
 func (d *door) forward(w http.ResponseWriter, r *http.Request) {
+	d.counts.forwarded.Add(1)
 	j, fail := d.plan(r)
 	if fail != nil {
 		d.refuse(w, r, fail)
 		return
 	}
-	d.counts.forwarded.Add(1)
 	c := http.NewResponseController(w)
 	// Without full duplex net/http would read the rest of an upload itself as soon as the answer begins.
 	c.EnableFullDuplex()
