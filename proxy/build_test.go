@@ -10,6 +10,7 @@ import (
 	"torproxy/proxy/circuit"
 	"torproxy/proxy/route"
 	"torproxy/wire"
+	"torproxy/wire/link"
 	"torproxy/wire/netdoc"
 	"torproxy/wire/onion"
 )
@@ -26,6 +27,7 @@ func TestSuspect(t *testing.T) {
 	}{
 		{&circuit.BuildError{Hop: 0, Err: errors.New("no link")}, "first"},
 		{&circuit.BuildError{Hop: 0, Err: context.DeadlineExceeded}, "first"},
+		{&circuit.BuildError{Hop: 0, Err: fmt.Errorf("%w: %w", link.ErrFull, context.DeadlineExceeded)}, ""},
 		{&circuit.BuildError{Hop: 1, Err: errors.New("reset")}, "first"},
 		{&circuit.BuildError{Hop: 1, Err: wire.Violation("garbage")}, "first"},
 		// Any hop may be the silent one.
