@@ -12,7 +12,7 @@ import (
 //	a new identity was asked for                  retireAll
 //	the consensus does not list one of its relays retireGone
 //	a stream found it gone, full or silent        retire
-//	it has become slow                            answeredLocked, slow.go
+//	it has become slow, or mute                   answeredLocked, awaitEnd: slow.go
 //
 // It goes at once, and its streams with it, when a link on its way dies: pool.remove. So does one without streams
 // when there are too many: makeRoomLocked.

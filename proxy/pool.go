@@ -241,7 +241,9 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.changedLocked()
 	p.mu.Unlock()
 	var closed time.Time
+	var answered func()
 	conn.OnClose(func() {
+		answered = p.awaitEnd(h)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(h.streams, conn)
@@ -250,6 +252,7 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 		h.lastClose, h.lastUse = closed, closed
 		p.changedLocked()
 	}, func() {
+		answered()
 		p.mu.Lock()
 		h.ending--
 		p.answeredLocked(h, time.Since(closed))
@@ -272,7 +275,7 @@ func (p *pool) connected(h *held, conn *circuit.Conn, took time.Duration) {
 // dropped closes a stream that was never connected; its circuit does not wait for the exit to agree. It is
 // not for concurrent use with the stream's Close.
 func (p *pool) dropped(h *held, conn *circuit.Conn) {
-	conn.OnClose(nil, nil)
+	conn.OnClose(nil, p.awaitEnd(h))
 	conn.Close()
 	p.mu.Lock()
 	delete(h.streams, conn)
