@@ -105,6 +105,12 @@ func TestPredictedPorts(t *testing.T) {
 		if got := b.Progress().Summary; got != "ready; no exit of this network leads to port 80" {
 			t.Errorf("the summary is %q", got)
 		}
+		if _, err := b.Dial(b.t.Context(), Request{Target: "host.test:25"}); err == nil {
+			t.Error("an exit leads to port 25")
+		}
+		if got := b.Progress().Summary; got != "ready; no exit of this network leads to port 80, 25" {
+			t.Errorf("when port 25 was asked for in vain the summary is %q", got)
+		}
 		ssh := func(isolation string) time.Duration {
 			began := time.Now()
 			conn, err := b.Dial(b.t.Context(), Request{Target: "host.test:22", Isolation: isolation})
