@@ -188,12 +188,17 @@ func silent(st *mux.Stream) {
 	<-done
 }
 
-// makeProxy makes the proxy and returns the consensus of its network.
+// makeProxy makes the proxy and returns the consensus of its network. A network that is given tells the
+// addresses of the authority.
 func (b *bed) makeProxy(cfg Config) (raw []byte) {
 	_, authority, _ := ed25519.GenerateKey(nil)
+	addrs := []netip.AddrPort{netip.MustParseAddrPort("10.0.9.9:1")}
+	if cfg.Network != nil {
+		addrs = cfg.Network.Authorities[0].Addresses
+	}
 	cfg.Network = &netdoc.Network{
 		Version: netdoc.Version, Name: "test",
-		Authorities: []netdoc.Authority{{Nickname: "nobody", ID: wire.PublicID(authority), Addresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.9.9:1")}}},
+		Authorities: []netdoc.Authority{{Nickname: "nobody", ID: wire.PublicID(authority), Addresses: addrs}},
 		Params:      netdoc.Params{Round: netdoc.Duration(time.Hour), Valid: netdoc.Duration(3 * time.Hour), MinRelays: 1, OnionKeyLifetime: netdoc.Duration(24 * time.Hour)},
 	}
 	cfg.Hops = 1
