@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,6 +122,10 @@ func TestProgress(t *testing.T) {
 			_, err := b.Dial(b.t.Context(), Request{Target: "site.test:80", Isolation: "late"})
 			if !errors.Is(err, ErrNotReady) || !errors.As(err, &clock) {
 				t.Errorf("a dial on an old consensus: %v", err)
+			}
+			off := (time.Hour + waitReady).String() + " after the consensus ended"
+			if got := b.Progress().Summary; !strings.Contains(got, off) || !strings.Contains(got, "the clock is fast, or ") {
+				t.Errorf("the user is told %q, which lacks %q", got, off)
 			}
 			b.stop()
 			<-b.ended
