@@ -120,11 +120,11 @@ func TestPredictedPorts(t *testing.T) {
 			conn.Close()
 			return time.Since(began)
 		}
-		if took := ssh("a"); took == onePath {
+		if took := ssh("a"); took < 2*onePath { // building takes one path, and asking the exit another
 			t.Error("a circuit to port 22 stood before anybody had asked for one")
 		}
 		<-time.After(time.Second)
-		if took := ssh("b"); took != onePath {
+		if took := ssh("b"); took >= 2*onePath {
 			t.Errorf("the next dial took %v", took)
 		}
 		if strings.Contains(b.Progress().Summary, "22") {
