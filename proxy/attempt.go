@@ -9,6 +9,7 @@ import (
 	"torproxy/proxy/circuit"
 	"torproxy/proxy/guard"
 	"torproxy/wire"
+	"torproxy/wire/link"
 	"torproxy/wire/netdoc"
 	"torproxy/wire/onion"
 )
@@ -125,6 +126,9 @@ func suspect(relays []*netdoc.Relay, err error) *netdoc.Relay {
 	}
 	if failed.Hop > 0 && errors.Is(err, context.DeadlineExceeded) {
 		return nil // any hop may be the silent one, and none shall have the others left out
+	}
+	if errors.Is(err, link.ErrFull) {
+		return nil // it is we who have filled it
 	}
 	at := max(failed.Hop, 1) - 1
 	var said *onion.HopError

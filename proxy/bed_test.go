@@ -38,6 +38,7 @@ type bed struct {
 // exit is a relay as far as a circuit of one hop needs one.
 type exit struct {
 	id      wire.ID
+	name    string // nickname
 	key     *onion.PrivateKey
 	ring    *onion.Keyring
 	addr    netip.AddrPort
@@ -116,7 +117,7 @@ func (b *bed) newExit(i int) *exit {
 		b.t.Fatal(err)
 	}
 	conn, addr := b.socket(i + 1)
-	e := &exit{id: wire.PublicID(identity), key: key, addr: addr, policy: policy(b.t, "accept *:*")}
+	e := &exit{id: wire.PublicID(identity), name: "exit", key: key, addr: addr, policy: policy(b.t, "accept *:*")}
 	e.ring = onion.NewKeyring(e.id, key, 1<<16)
 	e.circuit, e.serve, e.answer = e.create, e.session, echo
 	e.node, err = link.NewNode(link.Config{Conn: conn, Identity: identity, Circuit: func(_ context.Context, s *link.Stream) { e.circuit(s) }})
@@ -187,12 +188,17 @@ func silent(st *mux.Stream) {
 	<-done
 }
 
-// makeProxy makes the proxy and returns the consensus of its network.
+// makeProxy makes the proxy and returns the consensus of its network. A network that is given tells the
+// addresses of the authority.
 func (b *bed) makeProxy(cfg Config) (raw []byte) {
 	_, authority, _ := ed25519.GenerateKey(nil)
+	addrs := []netip.AddrPort{netip.MustParseAddrPort("10.0.9.9:1")}
+	if cfg.Network != nil {
+		addrs = cfg.Network.Authorities[0].Addresses
+	}
 	cfg.Network = &netdoc.Network{
 		Version: netdoc.Version, Name: "test",
-		Authorities: []netdoc.Authority{{Nickname: "nobody", ID: wire.PublicID(authority), Addresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.9.9:1")}}},
+		Authorities: []netdoc.Authority{{Nickname: "nobody", ID: wire.PublicID(authority), Addresses: addrs}},
 		Params:      netdoc.Params{Round: netdoc.Duration(time.Hour), Valid: netdoc.Duration(3 * time.Hour), MinRelays: 1, OnionKeyLifetime: netdoc.Duration(24 * time.Hour)},
 	}
 	cfg.Hops = 1
@@ -209,7 +215,7 @@ func (b *bed) makeProxy(cfg Config) (raw []byte) {
 	}
 	for _, e := range b.exits {
 		c.Relays = append(c.Relays, netdoc.Relay{
-			ID: e.id, Descriptor: netdoc.DigestOf(nil), Nickname: "exit", Addresses: []netip.AddrPort{e.addr}, Policy: e.policy,
+			ID: e.id, Descriptor: netdoc.DigestOf(nil), Nickname: e.name, Addresses: []netip.AddrPort{e.addr}, Policy: e.policy,
 			Key: netdoc.KeyRef{Digest: e.key.Digest(), From: now.UnixMilli(), Until: until.UnixMilli()}, Weight: 1, Flags: netdoc.Running,
 		})
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"torproxy/proxy/circuit"
 	"torproxy/proxy/route"
 	"torproxy/wire"
+	"torproxy/wire/link"
 	"torproxy/wire/netdoc"
 	"torproxy/wire/onion"
 )
@@ -26,6 +28,7 @@ func TestSuspect(t *testing.T) {
 	}{
 		{&circuit.BuildError{Hop: 0, Err: errors.New("no link")}, "first"},
 		{&circuit.BuildError{Hop: 0, Err: context.DeadlineExceeded}, "first"},
+		{&circuit.BuildError{Hop: 0, Err: fmt.Errorf("%w: %w", link.ErrFull, context.DeadlineExceeded)}, ""},
 		{&circuit.BuildError{Hop: 1, Err: errors.New("reset")}, "first"},
 		{&circuit.BuildError{Hop: 1, Err: wire.Violation("garbage")}, "first"},
 		// Any hop may be the silent one.
@@ -119,6 +122,10 @@ func TestProgress(t *testing.T) {
 			_, err := b.Dial(b.t.Context(), Request{Target: "site.test:80", Isolation: "late"})
 			if !errors.Is(err, ErrNotReady) || !errors.As(err, &clock) {
 				t.Errorf("a dial on an old consensus: %v", err)
+			}
+			off := (time.Hour + waitReady).String() + " after the consensus ended"
+			if got := b.Progress().Summary; !strings.Contains(got, off) || !strings.Contains(got, "the clock is fast, or ") {
+				t.Errorf("the user is told %q, which lacks %q", got, off)
 			}
 			b.stop()
 			<-b.ended

@@ -138,7 +138,7 @@ func (g *guards) heard() <-chan struct{} {
 type blame int
 
 const (
-	unknown blame = iota // we gave it up ourselves
+	unknown blame = iota // we gave it up ourselves, or have filled the link ourselves
 	nobody               // it has not failed
 	another              // a hop behind the guard; the guard itself has answered
 	anybody              // no answer in time, or one that nobody can have meant
@@ -151,7 +151,7 @@ func blameGuard(err error) blame {
 	switch {
 	case err == nil:
 		return nobody
-	case errors.Is(err, context.Canceled), errors.Is(err, link.ErrClosed), failed == nil:
+	case errors.Is(err, context.Canceled), errors.Is(err, link.ErrClosed), errors.Is(err, link.ErrFull), failed == nil:
 		return unknown
 	case hopSaid && said.Hop == 0 && (said.Status == wire.StatusOverloaded || said.Status == wire.StatusRefused):
 		return itself

@@ -31,6 +31,7 @@ func TestBlameGuard(t *testing.T) {
 		{&circuit.BuildError{Hop: 0, Err: context.Canceled}, unknown},
 		{&circuit.BuildError{Hop: 1, Err: context.Canceled}, unknown},
 		{&circuit.BuildError{Hop: 0, Err: link.ErrClosed}, unknown},
+		{&circuit.BuildError{Hop: 0, Err: fmt.Errorf("%w: %w", link.ErrFull, context.DeadlineExceeded)}, unknown},
 		{errors.New("a key that cannot be used"), unknown},
 		{&circuit.BuildError{Hop: 0, Err: errors.New("no link")}, itself},
 		{&circuit.BuildError{Hop: 0, Err: context.DeadlineExceeded}, itself},

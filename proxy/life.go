@@ -12,13 +12,19 @@ import (
 //	a new identity was asked for                  retireAll
 //	the consensus does not list one of its relays retireGone
 //	a stream found it gone, full or silent        retire
-//	it has become slow                            answeredLocked, slow.go
+//	it has become slow, or mute                   answeredLocked, awaitEnd: slow.go
 //
-// It goes at once, and its streams with it, when a link on its way dies: pool.remove.
+// It goes at once, and its streams with it, when a link on its way dies: pool.remove. So does one without streams
+// when there are too many: makeRoomLocked.
 const (
 	usedLifetime  = 10 * time.Minute // so long after its first stream
 	spareLifetime = 30 * time.Minute // an unused one is replaced: weights change, and relays come
 	closeTimeout  = 30 * time.Second // for an exit to answer the end of a retired circuit's last stream
+
+	// Circuits that stand, beyond which idle ones go: every page may have labels of its own, and some program
+	// takes a new one for each connection. A person's hundred sites within usedLifetime are far fewer; a link
+	// to a guard carries 16,384, and each costs its relays something.
+	maxStanding = 512
 )
 
 // tend retires circuits that are past their time, and closes those whose exits do not answer in time. Of
@@ -32,6 +38,33 @@ func (p *pool) tend(now time.Time, inUse bool) {
 		}
 		return h.used && now.Sub(h.firstUse) > usedLifetime
 	})
+}
+
+// makeRoomLocked closes the circuit that has been idle the longest when there are too many, and with it
+// whatever its last stream has still on its way. One with a stream stays, so there may be more; spares have a
+// bound of their own. p.mu is held.
+func (p *pool) makeRoomLocked() {
+	var idlest *held
+	standing := 0
+	for _, h := range p.circuits {
+		if h.crowded {
+			continue
+		}
+		standing++
+		if h.idle() && (idlest == nil || h.lastUse.Before(idlest.lastUse)) {
+			idlest = h
+		}
+	}
+	if standing > maxStanding && idlest != nil {
+		idlest.retired, idlest.crowded = true, true
+		idlest.circuit.Close()
+		p.changedLocked()
+	}
+}
+
+// idle reports whether a circuit carries nothing, and is no spare: it has a label, or waits for its guard.
+func (h *held) idle() bool {
+	return (h.used || h.guard != nil) && h.pending == 0 && len(h.streams) == 0
 }
 
 // oldestSpare returns the oldest spare, nil if there is none, and how many there are.

@@ -21,9 +21,11 @@ type held struct {
 	used      bool   // it has a label, and carries only streams of that
 	label     label
 	firstUse  time.Time
-	reserved  *turn // only for those who wait in it; nil: for anybody
-	retired   bool  // no new streams; closed when the last one has ended
-	pending   int   // dials that are about to open a stream
+	lastUse   time.Time // when a stream was last wanted of it, or closed
+	reserved  *turn     // only for those who wait in it; nil: for anybody
+	retired   bool      // no new streams; closed when the last one has ended
+	crowded   bool      // it was closed to make room
+	pending   int       // dials that are about to open a stream
 	streams   map[*circuit.Conn]stream
 	ending    int // streams that were closed, and whose last bytes may be on their way
 	lastClose time.Time
@@ -120,6 +122,7 @@ func (p *pool) take(l label, chosen string, fits func(route []*netdoc.Relay) boo
 		p.changedLocked()
 	}
 	best.pending++
+	best.lastUse = now
 	return best, fresh
 }
 
@@ -143,8 +146,9 @@ func (p *pool) add(a *attempt, c *circuit.Circuit, wait *guard.Attempt, run func
 		run(c) // a closed circuit only says good-bye
 		return
 	}
-	h := &held{circuit: c, id: a.id, streams: map[*circuit.Conn]stream{}, choice: a.choice.key(), guard: wait}
+	h := &held{circuit: c, id: a.id, streams: map[*circuit.Conn]stream{}, choice: a.choice.key(), guard: wait, lastUse: time.Now()}
 	p.circuits[h.id] = h
+	p.makeRoomLocked()
 	if wait == nil {
 		p.giveLocked(h, a.turn)
 	}
@@ -222,6 +226,7 @@ func (p *pool) whileOpen(f func()) bool {
 func (p *pool) release(h *held) {
 	p.mu.Lock()
 	h.pending--
+	h.lastUse = time.Now()
 	p.mu.Unlock()
 	p.closeIfDone(h)
 }
@@ -236,15 +241,18 @@ func (p *pool) opened(h *held, conn *circuit.Conn, s stream) {
 	p.changedLocked()
 	p.mu.Unlock()
 	var closed time.Time
+	var answered func()
 	conn.OnClose(func() {
+		answered = p.awaitEnd(h)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(h.streams, conn)
 		h.ending++
 		closed = time.Now()
-		h.lastClose = closed
+		h.lastClose, h.lastUse = closed, closed
 		p.changedLocked()
 	}, func() {
+		answered()
 		p.mu.Lock()
 		h.ending--
 		p.answeredLocked(h, time.Since(closed))
@@ -267,7 +275,7 @@ func (p *pool) connected(h *held, conn *circuit.Conn, took time.Duration) {
 // dropped closes a stream that was never connected; its circuit does not wait for the exit to agree. It is
 // not for concurrent use with the stream's Close.
 func (p *pool) dropped(h *held, conn *circuit.Conn) {
-	conn.OnClose(nil, nil)
+	conn.OnClose(nil, p.awaitEnd(h))
 	conn.Close()
 	p.mu.Lock()
 	delete(h.streams, conn)

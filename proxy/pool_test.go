@@ -184,6 +184,42 @@ func TestManyStreams(t *testing.T) {
 	})
 }
 
+// TestManyLabels uses ever new labels: the circuits that stand are bounded, the idlest go first, and one with a
+// stream never does.
+func TestManyLabels(t *testing.T) {
+	onBed(t, 1, noSpares, nil, func(b *bed) {
+		open := b.dial("open")
+		carries := b.circuitOf("open")
+		for i := range maxStanding + 10 {
+			b.dial(strconv.Itoa(i)).Close()
+		}
+		<-time.After(time.Second)
+		if n := len(b.Circuits()); n != maxStanding {
+			t.Errorf("%d circuits stand, want %d", n, maxStanding)
+		}
+		built := b.creates()
+		b.dial(strconv.Itoa(maxStanding + 9)).Close()
+		b.dial("11").Close()
+		if b.creates() != built {
+			t.Error("circuits that were not the idlest are gone")
+		}
+		b.dial("10").Close()
+		if b.creates() != built+1 {
+			t.Error("the idlest circuit is still there")
+		}
+		b.dial("open")
+		if b.circuitOf("open") != carries {
+			t.Error("a circuit with a stream takes no more")
+		}
+		if _, err := open.Write([]byte("still here")); err != nil {
+			t.Errorf("the open stream: %v", err)
+		}
+		if _, err := io.ReadFull(open, make([]byte, 10)); err != nil {
+			t.Errorf("the open stream: %v", err)
+		}
+	})
+}
+
 // TestLifetimes checks when a circuit takes no new streams, and when a spare is replaced.
 func TestLifetimes(t *testing.T) {
 	onBed(t, 1, Config{Spares: 1}, nil, func(b *bed) {

@@ -1,15 +1,22 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"torproxy/proxy/circuit"
+	"torproxy/proxy/frontdoor"
 	"torproxy/wire"
 	"torproxy/wire/mux"
 	"torproxy/wire/netdoc"
@@ -215,4 +222,57 @@ func TestErrorsNameNobody(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 	})
+}
+
+// startingDoor is a front door's client that is as far as its Progress says, and whose dials fail.
+type startingDoor struct {
+	frontdoor.Backend
+	Progress
+}
+
+func (d startingDoor) Status() frontdoor.Status {
+	return frontdoor.Status{Bootstrap: frontdoor.Bootstrap{Percent: d.Percent, Summary: d.Summary}}
+}
+
+// TestPageReadsNoNames checks what a page is told of a client that cannot build circuits: the user is told by
+// which relay, the page is not.
+func TestPageReadsNoNames(t *testing.T) {
+	door, failed := startingDoor{}, error(nil)
+	onBed(t, 1, noSpares, func(_ int, e *exit) {
+		e.name, e.ring = "alice", onion.NewKeyring(e.id, newKey(t), 10)
+	}, func(b *bed) {
+		_, failed = b.Dial(b.t.Context(), Request{Target: "site.test:80"})
+		door.Progress = b.Progress()
+	})
+	if !strings.Contains(door.Summary, "alice") || failed == nil {
+		t.Fatalf("the user is told %q; the dial: %v", door.Summary, failed)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := frontdoor.New(frontdoor.Config{
+		Backend: door, Dial: func(context.Context, frontdoor.Request) (net.Conn, error) { return nil, failed },
+	})
+	var serving sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	serving.Go(func() { front.Serve(ctx, l) })
+	defer serving.Wait()
+	defer stop()
+	c := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		Proxy:             http.ProxyURL(&url.URL{Scheme: "http", Host: l.Addr().String()}),
+	}}
+	resp, err := c.Get("http://site.test/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusBadGateway || !strings.Contains(string(body), "still starting: 75 %") {
+		t.Errorf("%s, %v: %q", resp.Status, err, body)
+	}
+	if told := string(body) + fmt.Sprint(resp.Header); strings.Contains(told, "alice") {
+		t.Errorf("a page is told %q", told)
+	}
 }

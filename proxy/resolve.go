@@ -9,11 +9,14 @@ import (
 	"time"
 
 	"torproxy/wire"
+	"torproxy/wire/netdoc"
 )
 
 // Resolve asks an exit for the addresses of a name, IPv4 first, through a circuit as Dial would use one for
 // the same label. An address is its own answer, and costs no circuit. The exit tells only addresses that
-// it might connect to. Another exit is asked where Dial would ask another.
+// it might connect to; and those that are private, loopback or otherwise special it can tell in a private
+// network only (netdoc.Network.IsPrivate): elsewhere they would be this machine's own, or its neighbours', to a
+// program that connects to them by another way. Another exit is asked where Dial would ask another.
 //
 // A program that then dials an address in the place of the name loses by it: the name's other addresses,
 // the exit's choice between them, and with Config.IsolateDestinations the circuit.
@@ -92,7 +95,7 @@ func (e *errand) lookUp(ctx context.Context, h *held) ([]wire.Answer, error) {
 	defer cancel()
 	answers, err := h.circuit.Resolve(answering, e.req.Target)
 	if err == nil {
-		answers, err = wanted(answers, e.req.Target)
+		answers, err = wanted(answers, e.req.Target, e.proxy.cfg.Network.IsPrivate())
 	}
 	if ctx.Err() == nil && answering.Err() != nil {
 		err = &wire.EndError{Reason: wire.ReasonTimeout}
@@ -104,10 +107,13 @@ func (e *errand) lookUp(ctx context.Context, h *held) ([]wire.Answer, error) {
 	return answers, err
 }
 
-// wanted keeps the answers that were asked for. None is an exit's way to say that it may not tell any.
-func wanted(answers []wire.Answer, target string) ([]wire.Answer, error) {
+// wanted keeps the answers that were asked for, and special addresses only if any address will do. None is an
+// exit's way to say that it may not tell any.
+func wanted(answers []wire.Answer, target string, anyAddress bool) ([]wire.Answer, error) {
 	_, byAddr := literal(target)
-	kept := slices.DeleteFunc(answers, func(a wire.Answer) bool { return a.Addr.IsValid() == byAddr })
+	kept := slices.DeleteFunc(answers, func(a wire.Answer) bool {
+		return a.Addr.IsValid() == byAddr || a.Addr.IsValid() && !anyAddress && netdoc.IsSpecial(a.Addr)
+	})
 	if len(kept) == 0 {
 		return nil, &wire.EndError{Reason: wire.ReasonDNS, Remote: true}
 	}

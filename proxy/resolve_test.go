@@ -13,6 +13,7 @@ import (
 	"torproxy/wire"
 	"torproxy/wire/link"
 	"torproxy/wire/mux"
+	"torproxy/wire/netdoc"
 )
 
 // answering is an exit that answers lookups.
@@ -56,6 +57,40 @@ func TestResolve(t *testing.T) {
 			t.Errorf("lookups count as dials: %v", s.Dials)
 		}
 	})
+}
+
+// TestResolveSpecial has an exit answer with addresses that only networks of somebody's own lead to.
+func TestResolveSpecial(t *testing.T) {
+	special := []string{"127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1"}
+	for _, private := range []bool{true, false} {
+		for _, public := range []string{"", "93.184.216.34"} {
+			cfg := noSpares
+			if !private {
+				cfg.Network = &netdoc.Network{Authorities: []netdoc.Authority{{Addresses: []netip.AddrPort{netip.MustParseAddrPort("93.184.216.1:1")}}}}
+			}
+			onBed(t, 1, cfg, func(_ int, e *exit) {
+				var said []wire.Answer
+				for _, addr := range special {
+					said = append(said, addressed(addr))
+				}
+				if public != "" {
+					said = append(said, addressed(public))
+				}
+				e.answer = answering(said...)
+			}, func(b *bed) {
+				got, err := b.Resolve(b.t.Context(), Request{Target: "site.test"})
+				end, _ := errors.AsType[*wire.EndError](err)
+				switch {
+				case private && len(got) < len(special)-1:
+					t.Errorf("in a private network: %v, %v", got, err)
+				case !private && public == "" && (end == nil || end.Reason != wire.ReasonDNS):
+					t.Errorf("special addresses alone: %v, %v", got, err)
+				case !private && public != "" && (len(got) != 1 || got[0].String() != public):
+					t.Errorf("special addresses and one other: %v, %v", got, err)
+				}
+			})
+		}
+	}
 }
 
 // TestResolveHere checks what costs no circuit: addresses are their own answer, and nonsense is refused.

@@ -1,6 +1,10 @@
 package proxy
 
-import "time"
+import (
+	"time"
+
+	"torproxy/proxy/circuit"
+)
 
 // A circuit that has become slow is replaced. Slow is against its own history: the exit answers the END of a
 // stream at once, without asking anybody else, so the time from END to END is one round trip of the path, as
@@ -18,6 +22,14 @@ const (
 	// An answer that took less than this part of building was on its way before the END was sent: the exit
 	// had ended the stream itself. It measures nothing.
 	crossedPart = 4
+)
+
+// A circuit that has gone mute is left by the first END that says so. Some relay on it takes cells and passes
+// none on, as no link on its way is dead; what waits for a page there would wait for as long as its user does,
+// and the next request of the same label after it.
+const (
+	muteFactor = 10              // times as long as building took without a word, and at least
+	muteLeast  = 5 * time.Second // so long: then it takes no new streams
 )
 
 // answeredLocked notes how long the exit took to answer the END of a stream. p.mu is held.
@@ -38,3 +50,17 @@ func (p *pool) answeredLocked(h *held, took time.Duration) {
 	h.retired, p.replaced = true, now
 	p.changedLocked()
 }
+
+// awaitEnd is called when the END of a stream is sent, and returns what to call when the exit has answered it.
+func (p *pool) awaitEnd(h *held) (answered func()) {
+	heard := h.circuit.Heard()
+	waiting := time.AfterFunc(mute(h.circuit), func() {
+		if h.circuit.Heard() == heard {
+			p.retire(h)
+		}
+	})
+	return func() { waiting.Stop() }
+}
+
+// mute is how long an END may be without an answer, and nothing else be heard, until a circuit counts as mute.
+func mute(c *circuit.Circuit) time.Duration { return max(muteFactor*c.Took(), muteLeast) }

@@ -1,12 +1,17 @@
 package proxy
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"torproxy/wire"
 	"torproxy/wire/link"
+	"torproxy/wire/mux"
 	"torproxy/wire/onion"
 )
 
@@ -71,4 +76,66 @@ func TestSlowCircuit(t *testing.T) {
 			t.Errorf("the next circuit, which is as slow, is replaced within %v", slowPause)
 		}
 	})
+}
+
+// TestMuteCircuit has a circuit go mute. Whoever gives up a page or a connection on it, and tries again, is not
+// sent there for the next ten minutes; where the circuit answers, it stays.
+func TestMuteCircuit(t *testing.T) {
+	page := Request{Target: "site.test:80", Isolation: "a", Kind: wire.KindHTTP}
+	pipe := Request{Target: "site.test:80", Isolation: "a"}
+	giveUp := func(b *bed, req Request, after time.Duration) {
+		ctx, cancel := context.WithTimeout(b.t.Context(), after)
+		defer cancel()
+		if req.Kind != wire.KindHTTP {
+			if _, err := b.Dial(ctx, req); !errors.Is(err, context.DeadlineExceeded) {
+				b.t.Errorf("got %v", err)
+			}
+			return
+		}
+		conn := b.early(req)
+		conn.Write([]byte("GET"))
+		<-ctx.Done()
+		conn.Close()
+	}
+	for name, req := range map[string]Request{"page": page, "pipe": pipe} {
+		for _, deaf := range []bool{true, false} { // else the exit is only slow to say CONNECTED
+			t.Run(fmt.Sprintf("%s, mute %v", name, deaf), func(t *testing.T) {
+				var end chan struct{}
+				var circuits, streams atomic.Int64
+				onBed(t, 1, noSpares, func(_ int, e *exit) {
+					mute := make(chan struct{})
+					end = make(chan struct{})
+					e.serve = func(s *link.Stream, keys *onion.HopKeys) {
+						if circuits.Add(1) == 1 {
+							e.sessionOver(muted{s, mute, end}, keys)
+						} else {
+							e.session(s, keys)
+						}
+					}
+					e.answer = func(st *mux.Stream) {
+						if streams.Add(1) > 1 {
+							echo(st)
+							return
+						}
+						if deaf {
+							close(mute)
+						}
+						silent(st)
+					}
+				}, func(b *bed) {
+					defer close(end)
+					giveUp(b, req, 3*time.Second)
+					<-time.After(muteLeast + time.Second)
+					conn := b.early(req)
+					defer conn.Close()
+					if answer, err := exchange(conn); answer != "hello" {
+						t.Errorf("the second attempt got %q, %v", answer, err)
+					}
+					if n := circuits.Load(); (n == 2) != deaf {
+						t.Errorf("%d circuits were built", n)
+					}
+				})
+			})
+		}
+	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,6 +64,9 @@ func (p *Proxy) circuitFor(ctx context.Context, w *want) (*held, error) {
 		select {
 		case <-t.done:
 			if t.err != nil {
+				if _, none := errors.AsType[*route.NoExit](t.err); none {
+					p.demand.asked(w.route(p.cfg.Hops), false) // another consensus may have one, and Progress says that this has not
+				}
 				return nil, t.err
 			}
 			p.pool.leave(t)

@@ -206,6 +206,9 @@ func (c *client) warn() {
 	if c.options.relays.exit != nil {
 		c.reporter.warning("--exit: whoever runs or watches the exits that you chose sees all that leaves by them, and few others may choose them")
 	}
+	if c.embedded == nil && c.cache == nil && c.options.hops > 1 {
+		c.reporter.warning("no --data-dir: the relays by which you enter the network, your guards, are drawn anew at each start; the more of them, the likelier a bad one")
+	}
 	for _, l := range []*listener{c.socks, c.http} {
 		if l.exposed() {
 			c.reporter.warning(fmt.Sprintf("--%s %s: anyone who can reach this address can use it", l.flag, l.shown))

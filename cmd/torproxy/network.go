@@ -184,16 +184,6 @@ func allPrivate(addrs []netip.AddrPort) bool {
 	return true
 }
 
-// isPrivate reports whether the network is private: every authority's every address is.
-func isPrivate(n *netdoc.Network) bool {
-	for _, a := range n.Authorities {
-		if !allPrivate(a.Addresses) {
-			return false
-		}
-	}
-	return true
-}
-
 // nameOf makes a network's name of a directory's.
 func nameOf(dir string) string {
 	abs, err := filepath.Abs(dir)

@@ -249,6 +249,11 @@ var plainUses = []use{
 	{name: "Go", script: fetchVariable + `=http://a12.test/ HTTP_PROXY=socks5://$S $GO -test.run='^TestPrograms$'`, says: byExit("a12.test")},
 	{name: "Go, socks5h, TLS", script: fetchVariable + `=https://a13.test/ HTTPS_PROXY=socks5h://$S $GO -test.run='^TestPrograms$'`, code: 1, says: `failed to verify certificate`},
 	{name: "Go, front door", script: fetchVariable + `=http://a14.test/ HTTP_PROXY=http://$H $GO -test.run='^TestPrograms$'`, says: byExit("a14.test")},
+	{
+		name:   "UDP ASSOCIATE", // command not supported
+		script: `printf '\005\001\000\005\003\000\001\000\000\000\000\000\000' | nc.openbsd 127.0.0.1 9050 | od -A n -t x1`,
+		says:   `^ 05 00 05 07 00 01( 00){6}\n$`,
+	},
 	{name: "proxychains4", script: chains("") + `proxychains4 -q -f chains curl -q -sS http://a15.test/`, says: byExit("a15.test")},
 	{name: "netcat", script: `printf 'GET / HTTP/1.0\r\nHost: a16.test\r\n\r\n' | nc.openbsd -X 5 -x $S a16.test 80`, says: `(?s)200 OK.*a16\.test by exit`},
 }

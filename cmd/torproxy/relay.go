@@ -239,7 +239,7 @@ func (r *relays) read() (err error) {
 	if r.network, err = readNetwork(string(o.network)); err != nil {
 		return err
 	}
-	if !isPrivate(r.network) && o.count > maxPublicCount {
+	if !r.network.IsPrivate() && o.count > maxPublicCount {
 		return &failure{
 			code: codeUsage, what: fmt.Sprintf("--count %d is too much for this network", o.count),
 			cause: fmt.Sprintf("one operator's relays name one another as a family, which has at most %d", maxPublicCount),
@@ -350,7 +350,7 @@ func (r *relays) make(i int) error {
 // family is what relay i declares: the others, unless the network is private, where it would only keep
 // them out of one another's circuits.
 func (r *relays) family(i int) []wire.ID {
-	if isPrivate(r.network) {
+	if r.network.IsPrivate() {
 		return nil
 	}
 	var family []wire.ID

@@ -98,7 +98,7 @@ func addClientFlags(root *cobra.Command, o *options, out *output) {
 	f.Var(&o.socks, "socks", "listen for SOCKS5 on `ADDRESS`: IP:PORT (port 0 picks a free one) or unix:/path")
 	f.Var(&o.http, "http", "listen as an HTTP proxy on `ADDRESS`; its own page shows what goes on")
 	f.Var(&o.network, "network", "the network to use, as described by `FILE` (default: a private one on this machine)")
-	f.Var(&o.dataDir, "data-dir", "keep the last consensus in `DIR`, to be ready sooner at the next start")
+	f.Var(&o.dataDir, "data-dir", "keep guards and the last consensus in `DIR`: to enter the network by the same relays at the next start, and to be ready sooner")
 	f.Var(isolateBy{&o.isolateDest}, "isolate", "keep connections to different hosts on different circuits, too")
 	f.BoolVar(&o.optimistic, "optimistic", false, "tell programs that they are connected before the exit has answered: faster, but failures come without a reason")
 	f.Var(&o.prefetch, "prefetch", "let exits open the links of http:// pages that a browser asks for, so that all is there sooner")

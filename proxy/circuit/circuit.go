@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"torproxy/wire"
@@ -54,6 +55,7 @@ type Circuit struct {
 	took    time.Duration
 	done    chan struct{}
 	pushes  pushes
+	heard   atomic.Int64 // how often cells have come
 }
 
 // Build makes a circuit along route, first hop first, over node. It takes one round trip of the whole
@@ -126,7 +128,21 @@ func (c *Circuit) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
 	defer close(c.done)
-	return c.session.Run(c.stream, c.codec)
+	return c.session.Run(listening{c.stream, &c.heard}, c.codec)
+}
+
+// listening counts how often cells come.
+type listening struct {
+	*link.Stream
+	heard *atomic.Int64
+}
+
+// ReadCells implements mux.Pipe.
+func (l listening) ReadCells(f func(cells []byte) error) error {
+	return l.Stream.ReadCells(func(cells []byte) error {
+		l.heard.Add(1)
+		return f(cells)
+	})
 }
 
 // Close destroys the circuit and breaks its streams.
@@ -156,6 +172,9 @@ func (c *Circuit) Streams() int { return c.session.Streams() }
 
 // Bytes is described at Streams.
 func (c *Circuit) Bytes() (in, out int64) { return c.session.Bytes() }
+
+// Heard is a number that rises whenever anything comes from the exit.
+func (c *Circuit) Heard() int64 { return c.heard.Load() }
 
 // translate gives a stream's errors the names that users of net.Conn and of this package know.
 func translate(err error) error {

@@ -13,15 +13,15 @@ import (
 // then take the connection over. A client that hangs up, or closes its sending side, before the answer
 // gives up the dialling.
 func (d *door) connect(w http.ResponseWriter, r *http.Request) {
+	d.counts.tunnels.Add(1)
 	t, wanted, fail := d.connectTarget(r)
 	if fail != nil {
 		d.refuse(w, r, fail)
 		return
 	}
-	d.counts.tunnels.Add(1)
 	stream, err := d.dial(r.Context(), wanted)
 	if err != nil {
-		d.refuse(w, r, d.dialFailure(t, err))
+		d.refuse(w, r, d.dialFailure(r, t, err))
 		return
 	}
 	client, err := hijack(w)

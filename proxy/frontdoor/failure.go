@@ -46,14 +46,15 @@ var reasons = map[wire.Reason]failure{
 		cause: "its operator stopped it", advice: "try again: another exit will be used"},
 }
 
-// dialFailure says what became of a request to t.
-func (d *door) dialFailure(t target, err error) *failure {
+// dialFailure says what became of a request to t. The script of the page that asked may read the answer, so it
+// has no relay's name in it, and for a page no address of ours.
+func (d *door) dialFailure(r *http.Request, t target, err error) *failure {
 	if errors.Is(err, ErrUser) {
 		return badUser(err)
 	}
 	f, known := reasons[reasonOf(err)]
 	if !known {
-		f = d.otherFailure(err)
+		f = d.otherFailure(r, err)
 	}
 	f.what = fmt.Sprintf(f.what, t)
 	if end, ok := errors.AsType[*wire.EndError](err); ok && !end.Remote && end.Reason == wire.ReasonPolicy {
@@ -68,30 +69,40 @@ func (d *door) dialFailure(t target, err error) *failure {
 	return &f
 }
 
-// reasonOf is the END reason in an error's chain; a time-out of our own counts as one; 0 is anything else.
+// reasonOf is the END reason in an error's chain; 0 is anything else. A time-out that no exit has told of is
+// none: nobody has asked the destination yet, or it is not known what it said.
 func reasonOf(err error) wire.Reason {
-	var timeout net.Error
-	if end, ok := errors.AsType[*wire.EndError](err); ok {
-		return end.Reason
+	end, ok := errors.AsType[*wire.EndError](err)
+	if !ok || end.Reason == wire.ReasonTimeout && !end.Remote {
+		return 0
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-		return wire.ReasonTimeout
-	}
-	return 0
+	return end.Reason
 }
 
-// otherFailure is for causes on this side of the exit.
-func (d *door) otherFailure(err error) failure {
+// late reports whether an error is a time-out.
+func late(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && timeout.Timeout()
+}
+
+// otherFailure is for causes on this side of the exit. How far the start is it says in percent alone: the
+// sentence that goes with it is for the user, and may name relays.
+func (d *door) otherFailure(r *http.Request, err error) failure {
 	f := failure{
 		status: http.StatusBadGateway, kind: "destination_unavailable", what: "no connection to %s", cause: plain(err.Error()),
-		advice: "try again; torproxy why HOST tells which relay said what, http://" + d.addr.String() + "/ shows the circuits",
+		advice: "try again; torproxy why HOST tells which relay said what",
+	}
+	if !ofPage(r) {
+		f.advice += ", http://" + d.addr.String() + "/ shows the circuits"
 	}
 	if errors.Is(err, context.Canceled) {
 		f.cause = "the client closed the connection, or its sending side, before there was an answer"
 		f.advice = "keep the connection open until the answer is there"
 	} else if boot := d.Backend.Status().Bootstrap; boot.Percent < 100 {
-		f.cause = fmt.Sprintf("torproxy is still starting: %s, %d %% (%s)", plain(boot.Summary), boot.Percent, plain(err.Error()))
+		f.cause = fmt.Sprintf("torproxy is still starting: %d %% (%s)", boot.Percent, plain(err.Error()))
 		f.advice = "wait until it is ready: torproxy status"
+	} else if late(err) {
+		f.cause = "no circuit in time, or no answer from its exit (" + plain(err.Error()) + ")"
 	}
 	return f
 }

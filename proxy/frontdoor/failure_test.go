@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"torproxy/proxy"
 	"torproxy/wire"
 )
 
@@ -35,9 +35,10 @@ var failures = []struct {
 	{&wire.EndError{Reason: 99}, 502, "no connection to"},
 	{fmt.Errorf("circuit 7: %w", &wire.EndError{Reason: wire.ReasonPolicy}), 403, "no exit connects to"},
 	{fmt.Errorf("--exit x: no relay has that name: %w", &wire.EndError{Reason: wire.ReasonPolicy}), 403, "--exit x: no relay has that name"},
-	{&net.OpError{Op: "dial", Err: &wire.EndError{Reason: wire.ReasonTimeout}}, 504, "did not answer in time"},
-	{context.DeadlineExceeded, 504, "did not answer in time"},
-	{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, 504, "did not answer in time"},
+	{&net.OpError{Op: "dial", Err: &wire.EndError{Reason: wire.ReasonTimeout, Remote: true}}, 504, "did not answer in time"},
+	{&wire.EndError{Reason: wire.ReasonTimeout}, 502, "no circuit in time"},
+	{context.DeadlineExceeded, 502, "no circuit in time"},
+	{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, 502, "no circuit in time"},
 	{errors.New("no route: 3 relays are running, 5 are needed"), 502, "no route: 3 relays are running, 5 are needed"},
 	{errors.New("<b>two\r\nlines: %s%d</b>" + strings.Repeat("x", 1000)), 502, "<b>two  lines: %s%d</b>xxx"},
 	{context.Canceled, 502, "keep the connection open"},
@@ -74,8 +75,24 @@ func TestFailureWhileStarting(t *testing.T) {
 	})
 	f.client.change(func(c *client) { c.status.Bootstrap = Bootstrap{30, "asking 4 authorities"} })
 	r, body := f.do("CONNECT web.test:80 HTTP/1.1\n\n")
-	if r.StatusCode != 502 || !strings.Contains(body, "still starting: asking 4 authorities, 30 % (no consensus)") || !strings.Contains(body, "torproxy status") {
+	if r.StatusCode != 502 || !strings.Contains(body, "still starting: 30 % (no consensus)") || !strings.Contains(body, "torproxy status") {
 		t.Errorf("%s %q", r.Status, body)
+	}
+	if strings.Contains(body, "authorities") {
+		t.Errorf("a page may read the summary: %q", body)
+	}
+}
+
+// The script of a page learns no address of this machine's.
+func TestFailureForAPage(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.Dial = func(context.Context, Request) (net.Conn, error) { return nil, errors.New("no circuit") }
+	})
+	for header, told := range map[string]bool{"User-Agent: curl/8.0": true, "User-Agent: Mozilla/5.0": false, "Sec-Fetch-Mode: cors": false} {
+		_, body := f.do("GET http://web.test/ HTTP/1.1\nHost: x\n" + header + "\n\n")
+		if strings.Contains(body, f.addr) != told {
+			t.Errorf("%s: %q", header, body)
+		}
 	}
 }
 
@@ -102,12 +119,29 @@ func TestFailuresOfTheDestination(t *testing.T) {
 	}
 }
 
-func TestDestinationsTimeouts(t *testing.T) {
-	if got := reasonOf(&url.Error{Err: os.ErrDeadlineExceeded}); got != wire.ReasonTimeout {
-		t.Errorf("a wrapped time-out is %v", got)
-	}
-	if got := reasonOf(net.ErrClosed); got != 0 {
-		t.Errorf("a closed connection is %v", got)
+// What fails before the exit has answered tells nothing of the destination, however late it was.
+func TestWhoseTimeout(t *testing.T) {
+	exits := &wire.EndError{Reason: wire.ReasonTimeout, Remote: true}
+	for _, test := range []struct {
+		err    proxy.Error
+		status int
+		header string
+	}{
+		{proxy.Error{Hop: 3, Hops: 3, Reason: exits.Reason.String(), Err: exits}, 504, `torproxy; error=connection_timeout; details="hop 3 of 3: time-out"`},
+		{proxy.Error{Hops: 3, Reason: "no answer in time", Err: &wire.EndError{Reason: wire.ReasonTimeout}}, 502, `torproxy; error=destination_unavailable; details="hop 0 of 3: no answer in time"`},
+		{proxy.Error{Hops: 3, Reason: "no answer in time", Err: fmt.Errorf("waiting for a circuit: %w", context.DeadlineExceeded)}, 502, `torproxy; error=destination_unavailable; details="hop 0 of 3: no answer in time"`},
+		{proxy.Error{Hops: 3, Reason: "no link to hop 1", Err: fmt.Errorf("alice: %w", context.DeadlineExceeded)}, 502, `torproxy; error=destination_unavailable; details="hop 0 of 3: no link to hop 1"`},
+	} {
+		f := start(t, func(c *Config) {
+			c.Dial = func(context.Context, Request) (net.Conn, error) { return nil, &test.err }
+		})
+		for _, line := range []string{"CONNECT web.test:80", "GET http://web.test/"} {
+			r, body := f.do(line + " HTTP/1.1\nHost: x\n\n")
+			blamed := strings.Contains(body, "web.test:80 did not answer")
+			if r.StatusCode != test.status || r.Header.Get("Proxy-Status") != test.header || blamed != (test.status == 504) {
+				t.Errorf("%v: %s: %s, Proxy-Status %q: %q", &test.err, line, r.Status, r.Header.Get("Proxy-Status"), body)
+			}
+		}
 	}
 }
 
@@ -146,5 +180,20 @@ func TestUserNameThatDialRefuses(t *testing.T) {
 	}
 	if !slices.Equal(users, []string{"ann+exti=x", "ann+exti=x"}) {
 		t.Errorf("users %q", users)
+	}
+}
+
+// TestFailuresAreRequests checks that what is refused is counted as a request too, whatever for.
+func TestFailuresAreRequests(t *testing.T) {
+	f := start(t)
+	for i, line := range []string{
+		"CONNECT nowhere.test:80", "GET http://nowhere.test/", // no such destination
+		"CONNECT web.test", "GET ftp://web.test/", "GET http://me@web.test/", // 400
+		"CONNECT SELF", "GET http://SELF/", // 403
+	} {
+		f.do(line + " HTTP/1.1\nHost: x\n\n")
+		if s := f.front.Stats(); s.Failed != int64(i+1) || s.Tunnels+s.Forwarded != s.Failed {
+			t.Fatalf("after %s: %+v", line, s)
+		}
 	}
 }

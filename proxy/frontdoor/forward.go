@@ -74,12 +74,12 @@ func newForwarder(d *door, p *pushes) *forwarder {
 
 // forward serves a request in absolute form.
 func (d *door) forward(w http.ResponseWriter, r *http.Request) {
+	d.counts.forwarded.Add(1)
 	j, fail := d.plan(r)
 	if fail != nil {
 		d.refuse(w, r, fail)
 		return
 	}
-	d.counts.forwarded.Add(1)
 	c := http.NewResponseController(w)
 	// Without full duplex net/http would read the rest of an upload itself as soon as the answer begins.
 	c.EnableFullDuplex()
@@ -272,7 +272,7 @@ func ofPage(r *http.Request) bool {
 
 // fail answers a request that got no answer.
 func (f *forwarder) fail(w http.ResponseWriter, out *http.Request, err error) {
-	f.door.refuse(w, out, f.door.dialFailure(journeyOf(out).target, err))
+	f.door.refuse(w, out, f.door.dialFailure(out, journeyOf(out).target, err))
 }
 
 // verbatim is the client's ResponseWriter without net/http's guess at a missing Content-Type, with the end of

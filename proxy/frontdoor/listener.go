@@ -4,7 +4,11 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 )
+
+// warnEvery is how often it is logged at most that every connection is in use: clients can cause it.
+const warnEvery = time.Minute
 
 // limitListener returns l with at most n accepted connections open at once. While there are n, Accept
 // waits: new connections stand in the kernel's queue, which is bounded too. Idle ones give up their place
@@ -19,6 +23,7 @@ type limited struct {
 	closed chan struct{}
 	once   sync.Once
 	log    *slog.Logger
+	warned time.Time // belongs to the one goroutine that accepts
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -40,7 +45,10 @@ func (l *limited) take() error {
 		return nil
 	default:
 	}
-	l.log.Warn("every connection of the HTTP front door is in use; new ones wait", "limit", cap(l.slots))
+	if now := time.Now(); l.warned.IsZero() || now.Sub(l.warned) >= warnEvery {
+		l.warned = now
+		l.log.Warn("every connection of the HTTP front door is in use; new ones wait", "limit", cap(l.slots))
+	}
 	select {
 	case l.slots <- struct{}{}:
 		return nil

@@ -4,9 +4,9 @@ import "sync/atomic"
 
 // Stats counts what the front door has done since New. Nothing in it says for whom, or where to.
 type Stats struct {
-	Tunnels   int64 // CONNECT requests that were dialled
-	Forwarded int64 // absolute-form requests that were sent on, or answered by what was pushed
-	Failed    int64 // requests that got an answer of the proxy's own in place of the destination's
+	Tunnels   int64 // CONNECT requests, those among them that were refused
+	Forwarded int64 // absolute-form requests: sent on, answered by what was pushed, or refused
+	Failed    int64 // of both, those that got an answer of the proxy's own in place of the destination's
 
 	// What has become of each stream that exits have pushed.
 	PushesUsed    int64 // it answered a request

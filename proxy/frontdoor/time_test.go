@@ -2,10 +2,12 @@ package frontdoor
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -179,7 +181,7 @@ func TestDialIsGivenUp(t *testing.T) {
 			before := time.Now()
 			in, c := p.dial(line + " HTTP/1.1\nHost: x\n\n")
 			r, err := http.ReadResponse(in, nil)
-			if err != nil || r.StatusCode != http.StatusGatewayTimeout {
+			if err != nil || r.StatusCode != http.StatusBadGateway {
 				t.Errorf("%s: %v, %v", line, r, err)
 			}
 			if d := time.Since(before); d != dialTimeout {
@@ -213,6 +215,30 @@ func TestConnectionLimit(t *testing.T) {
 		synctest.Wait()
 		_, fourth := p.dial(request)
 		fourth.Close()
+		stop()
+	})
+}
+
+// TestFullIsToldSeldom fills the front door again and again: it is logged once a minute.
+func TestFullIsToldSeldom(t *testing.T) {
+	var log bytes.Buffer
+	cfg := Config{Dial: noDial, MaxConns: 1, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	inVirtualTime(t, cfg, func(t *testing.T, p *pipes, stop func() time.Duration) {
+		told := func(want int) {
+			t.Helper()
+			for range 10 {
+				_, c := p.dial("GET /api/relays HTTP/1.1\nHost: localhost:8118\n\n")
+				synctest.Wait()
+				c.Close()
+				synctest.Wait()
+			}
+			if n := strings.Count(log.String(), "new ones wait"); n != want {
+				t.Errorf("told %d times, want %d", n, want)
+			}
+		}
+		told(1)
+		<-time.After(warnEvery)
+		told(2)
 		stop()
 	})
 }

@@ -6,7 +6,7 @@
 //
 //	consensus -> sampled -> confirmed -> primary      Update, sample.go and rank.go
 //	  1. the sample: relays drawn once by weight, in the order drawn; nobody else is ever a first hop
-//	  2. confirmed: those of the sample that a circuit in use went through, in that order
+//	  2. confirmed: those of the sample with a circuit that streams might use, in that order
 //	  3. primary: the first three that are listed, confirmed ones before others
 //
 //	Pick -> a circuit is built -> Built, Answered, Silent, Failed or Canceled      pick.go, outcome.go

@@ -36,7 +36,7 @@ func (s *State) ranked() []*guard {
 	return all
 }
 
-// confirm notes that a circuit in use goes through a guard: from now on it is preferred to all that are
+// confirm notes that a circuit through a guard may carry streams: from now on it is preferred to all that are
 // confirmed later or never.
 func (s *State) confirm(g *guard) {
 	if !g.confirmed.IsZero() {

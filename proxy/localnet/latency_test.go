@@ -127,50 +127,56 @@ func (f *fronts) through() net.Conn {
 	return c
 }
 
-// TestPageLatency measures, from the request to the first byte of a page, each way in over circuits that stand,
-// with 50 ms per link: one round trip of the path wherever the request rides with BEGIN, two elsewhere.
+// TestPageLatency measures, from the request to the first byte of a page, each way in over circuits of 1 to 8 hops
+// that stand, with 50 ms per link: one round trip of the path wherever the request rides with BEGIN, two elsewhere.
 func TestPageLatency(t *testing.T) {
 	const delay = 50 * time.Millisecond
-	for _, hops := range []int{1, 3, 8} {
-		t.Run(fmt.Sprint(hops), func(t *testing.T) {
-			cfg := localnet.Config{Relay: func(_ int, c *relay.Config) { c.Dial = pages }}
-			inWorld(t, delay, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
-				p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0], Hops: hops})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				running, stop := context.WithCancel(ctx)
-				var all sync.WaitGroup
-				defer all.Wait()
-				defer stop()
-				all.Go(func() { p.Run(running) })
-				plain, early := openFronts(t, running, p, false, &all), openFronts(t, running, p, true, &all)
-				<-p.Ready()
-				<-time.After(30 * time.Second)
-				for _, way := range []struct {
-					name  string
-					ask   func() net.Conn
-					trips int
-				}{
-					{"front door", plain.absolute, 1},
-					{"CONNECT", plain.connect, 2},
-					{"CONNECT with --optimistic", early.connect, 1},
-					{"SOCKS", plain.through, 2},
-					{"SOCKS with --optimistic", early.through, 1},
-				} {
-					began, want := time.Now(), 2*delay*time.Duration(hops*way.trips)
-					conn := way.ask()
-					_, err := io.ReadFull(conn, make([]byte, 1))
-					if took := time.Since(began); err != nil || took != want {
-						t.Errorf("%s: the first byte after %v, %v; want %v", way.name, took, err, want)
-					}
-					go io.Copy(io.Discard, conn)
-					<-time.After(time.Second)
-					conn.Close()
-				}
-			})
-		})
+	cfg := localnet.Config{Relay: func(_ int, c *relay.Config) { c.Dial = pages }}
+	inWorld(t, delay, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
+		running, stop := context.WithCancel(ctx)
+		var all sync.WaitGroup
+		defer all.Wait()
+		defer stop()
+		var plain, early [wire.MaxHops]*fronts
+		for i := range wire.MaxHops {
+			p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[i], Hops: i + 1})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			all.Go(func() { p.Run(running) })
+			plain[i], early[i] = openFronts(t, running, p, false, &all), openFronts(t, running, p, true, &all)
+			<-p.Ready()
+		}
+		<-time.After(30 * time.Second)
+		for i := range wire.MaxHops {
+			pageLatency(t, plain[i], early[i], 2*delay*time.Duration(i+1))
+		}
+	})
+}
+
+// pageLatency measures the ways into one client, whose paths have a round trip.
+func pageLatency(t *testing.T, plain, early *fronts, trip time.Duration) {
+	for _, way := range []struct {
+		name  string
+		ask   func() net.Conn
+		trips int
+	}{
+		{"front door", plain.absolute, 1},
+		{"CONNECT", plain.connect, 2},
+		{"CONNECT with --optimistic", early.connect, 1},
+		{"SOCKS", plain.through, 2},
+		{"SOCKS with --optimistic", early.through, 1},
+	} {
+		began, want := time.Now(), trip*time.Duration(way.trips)
+		conn := way.ask()
+		_, err := io.ReadFull(conn, make([]byte, 1))
+		if took := time.Since(began); err != nil || took != want {
+			t.Errorf("round trip %v, %s: the first byte after %v, %v; want %v", trip, way.name, took, err, want)
+		}
+		go io.Copy(io.Discard, conn)
+		<-time.After(time.Second)
+		conn.Close()
 	}
 }
 

@@ -85,7 +85,7 @@ func inWorldOver(t *testing.T, router simnet.Router, delay time.Duration, cfg lo
 		if err != nil {
 			t.Fatal(err)
 		}
-		clients := make([]net.PacketConn, 6) // f's: clients, and whatever else it runs
+		clients := make([]net.PacketConn, 8) // f's: clients, and whatever else it runs
 		for i := range clients {
 			clients[i] = w.socket()
 		}

@@ -44,8 +44,8 @@ func TargetOf(host string, port uint16) Target {
 	return Target{Addr: addr.Unmap(), Port: port}
 }
 
-// fits reports whether a policy accepts the target. For a name it can only say that some address with
-// this port would be accepted.
+// fits reports whether a policy accepts the target. For a name it can only say that most
+// addresses with this port would be accepted.
 func (t Target) fits(p *netdoc.Policy) bool {
 	switch {
 	case t == Target{}:

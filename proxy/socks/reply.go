@@ -55,7 +55,7 @@ func replyCode(err error) byte {
 		return replyHostUnreachable
 	}
 	end, ok := errors.AsType[*wire.EndError](err)
-	if !ok {
+	if !ok || end.Reason == wire.ReasonTimeout && !end.Remote { // which tells nothing of the destination
 		return replyFailure
 	}
 	switch end.Reason {

@@ -22,7 +22,8 @@ func TestReplyCodes(t *testing.T) {
 		{&wire.EndError{Reason: wire.ReasonRefused, Remote: true}, 5},
 		{&wire.EndError{Reason: wire.ReasonHostUnreachable}, 4},
 		{&wire.EndError{Reason: wire.ReasonNetUnreachable, Remote: true}, 3},
-		{&wire.EndError{Reason: wire.ReasonTimeout}, 4},
+		{&wire.EndError{Reason: wire.ReasonTimeout, Remote: true}, 4},
+		{&wire.EndError{Reason: wire.ReasonTimeout}, 1}, // the exit has not answered
 		{&wire.EndError{Reason: wire.ReasonDNS, Remote: true}, 4},
 		{&wire.EndError{Reason: wire.ReasonPolicy}, 2},
 		{&wire.EndError{Reason: wire.ReasonReset}, 1},
@@ -62,7 +63,7 @@ func TestReplyCodesAreComplete(t *testing.T) {
 		if !ok {
 			code = 1
 		}
-		if got := replyCode(&wire.EndError{Reason: reason}); got != code {
+		if got := replyCode(&wire.EndError{Reason: reason, Remote: true}); got != code {
 			t.Errorf("%v: reply %d, want %d", reason, got, code)
 		}
 	}

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -58,6 +59,10 @@ func (l *Link) RemoteAddr() netip.AddrPort {
 // Done is closed when the link is dead.
 func (l *Link) Done() <-chan struct{} { return l.conn.Context().Done() }
 
+// ErrFull is wrapped by Open's error when the link has carried as many circuits as any peer allows for as long as
+// ctx lasted. It says nothing of the peer.
+var ErrFull = errors.New("link: it carries as many circuits as it can")
+
 // Open starts a circuit on the link. It waits, until ctx ends, while the peer allows no more streams. The
 // peer learns of the stream with the first bytes written.
 func (l *Link) Open(ctx context.Context) (*Stream, error) {
@@ -66,10 +71,20 @@ func (l *Link) Open(ctx context.Context) (*Stream, error) {
 	}
 	qs, err := l.conn.OpenStreamSync(ctx)
 	if err != nil {
+		if l.full() && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", ErrFull, err)
+		}
 		l.release()
 		return nil, fmt.Errorf("link: open stream to %s: %w", l.peer.Short(), err)
 	}
 	return &Stream{qs: qs, link: l}, nil
+}
+
+// full reports whether a living link has no room for the last circuit that was counted in.
+func (l *Link) full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.alive() && l.streams > maxCircuits
 }
 
 // serve accepts the peer's circuits until the link dies.

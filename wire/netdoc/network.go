@@ -44,6 +44,18 @@ func (n *Network) Authority(id wire.ID) (*Authority, bool) {
 	return nil, false
 }
 
+// IsPrivate reports whether every authority's every address is private or loopback: a network of somebody's own.
+func (n *Network) IsPrivate() bool {
+	for _, a := range n.Authorities {
+		for _, at := range a.Addresses {
+			if !at.Addr().IsLoopback() && !at.Addr().IsPrivate() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (n *Network) hasAuthority(id wire.ID) bool {
 	_, ok := n.Authority(id)
 	return ok

@@ -3,6 +3,7 @@ package netdoc
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -189,6 +190,21 @@ func TestNetworkFileErrors(t *testing.T) {
 	many, _ := testNetwork(MaxAuthorities + 1)
 	_, err := ParseNetwork(many.Marshal())
 	refusal(t, "33 authorities", err, "authorities: 33 in place")
+}
+
+func TestPrivateNetwork(t *testing.T) {
+	for addrs, want := range map[string]bool{
+		"127.0.0.1:1": true, "10.0.0.1:1 [::1]:1": true, "[fd00::1]:1 192.168.1.1:1": true,
+		"93.184.216.34:1": false, "10.0.0.1:1 93.184.216.34:1": false, "100.64.0.1:1": false, "[2606:2800::1]:1": false,
+	} {
+		var n Network
+		for at := range strings.FieldsSeq(addrs) {
+			n.Authorities = append(n.Authorities, Authority{Addresses: []netip.AddrPort{netip.MustParseAddrPort(at)}})
+		}
+		if n.IsPrivate() != want {
+			t.Errorf("%s: private: %v", addrs, !want)
+		}
+	}
 }
 
 func TestDigestText(t *testing.T) {

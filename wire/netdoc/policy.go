@@ -289,14 +289,17 @@ func (p Policy) AllowsAddress(addr netip.Addr) bool {
 	return false
 }
 
-// AllowsPort reports whether some address that is not special may be accepted with that port: what a
-// client knows when it chooses an exit for a name. It may be true where several reject rules together
-// leave nothing; the exit decides in the end.
+// AllowsPort reports whether most of the public IPv4 addresses, or most of the public IPv6 addresses, are accepted
+// with that port: what a client asks when it chooses an exit for a name. An exit for a few addresses would
+// learn of every name that it is drawn for, and refuse nearly all.
 func (p Policy) AllowsPort(port uint16) bool {
 	for i := range p.rules {
-		r := &p.rules[i]
-		if r.accept && r.hasPort(port) && r.reachesPublic() && !p.covered(i, port, port) {
-			return true
+		switch r := &p.rules[i]; {
+		case !r.hasPort(port) || r.host == hostPrivate:
+		case r.host == hostAny: // the usual policy: no prefix stands before it
+			return r.accept
+		default:
+			return p.allowsMost(port, ipv4, special4) || p.allowsMost(port, ipv6, special6)
 		}
 	}
 	return false
