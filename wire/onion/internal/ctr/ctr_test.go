@@ -101,10 +101,10 @@ func TestOtherLayouts(t *testing.T) {
 	for name, l := range map[string]*layout{
 		"a wrapped block":          layoutOf(struct{ cipher.Block }{block}, stream),
 		"a stream of no pointer":   layoutOf(block, plain{}),
-		"a state of other types":   layoutOf(block, pointing{&words{}}),
+		"a state of other types":   layoutOf(block, pointing{&words{1, 2, 3, 4}}),
 		"the generic stream":       layoutOf(block, cipher.NewCTR(struct{ cipher.Block }{block}, make([]byte, BlockSize))),
 		"a pointer to something":   layoutOf(block, &plain{}),
-		"a struct of two pointers": layoutOf(block, two{}),
+		"a struct of two pointers": layoutOf(block, two{new(int), new(int)}),
 	} {
 		if l != nil {
 			t.Errorf("%s passes for the standard library's", name)
