@@ -19,7 +19,7 @@ import (
 const (
 	// sharedLeast is what all streams have together at least: less would starve the batches of cells on which the
 	// hops work, where a round trip is shorter than their work.
-	sharedLeast = 192 << 10
+	sharedLeast = 128 << 10
 	// streamLeast is what each has at least: with many streams, a WINDOW for each few cells costs more than it saves.
 	streamLeast = 32 << 10
 	// tripRise is how slowly a longer round trip is believed: it is the circuit's own queue, or the path has
