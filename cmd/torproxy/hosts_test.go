@@ -373,6 +373,7 @@ func runHosts(t *testing.T, binary string) {
 	n.add("client", "10.77.3.1")
 	n.add("web", "10.77.4.1").site()
 	fetch, starts := n.followPage()
+	n.testClientRestarts(fetch, starts)
 	n.testAuthorityKilled(fetch, starts)
 	n.testMiddleKilled(fetch, starts)
 	n.testHostCutOff(fetch)
@@ -480,6 +481,33 @@ func (n *hosts) testMiddleKilled(fetch string, starts map[string]string) {
 	if n.identity(middle) != before {
 		n.t.Errorf("%s came back with other keys", middle.name)
 	}
+}
+
+// testClientRestarts stops the client and starts it again: it enters the network by the same guard, which it has
+// read from --data-dir. A new one would be the same by chance once in eight times.
+func (n *hosts) testClientRestarts(fetch string, starts map[string]string) {
+	client, before := n.all["client"], n.guard()
+	client.stop()
+	client.start(starts["client"])
+	n.eventually("the client fetches pages", func() bool { return n.fetches(fetch) })
+	n.eventually("the client enters by "+before+" again", func() bool { return n.guard() == before })
+}
+
+// guard is the first hop of most circuits.
+func (n *hosts) guard() (nickname string) {
+	n.t.Helper()
+	n.eventually("a circuit stands", func() bool {
+		count := map[string]int{}
+		for _, c := range n.circuits() {
+			if first := c.Hops[0].Nickname; c.State == frontdoor.Ready {
+				if count[first]++; count[first] > count[nickname] {
+					nickname = first
+				}
+			}
+		}
+		return nickname != ""
+	})
+	return nickname
 }
 
 // testSecondSignal stops a relay that has a circuit: by the first signal it waits, by the second it ends.
