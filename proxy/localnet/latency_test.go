@@ -137,9 +137,13 @@ func TestPageLatency(t *testing.T) {
 		var all sync.WaitGroup
 		defer all.Wait()
 		defer stop()
-		var plain, early [wire.MaxHops]*fronts
-		for i := range wire.MaxHops {
-			p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[i], Hops: i + 1})
+		lengths := []int{1, 2, 3, 4, 5, 6, 7, 8}
+		if testing.Short() {
+			lengths = []int{1, 3, 8}
+		}
+		plain, early := make([]*fronts, len(lengths)), make([]*fronts, len(lengths))
+		for i, hops := range lengths {
+			p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[i], Hops: hops})
 			if err != nil {
 				t.Error(err)
 				return
@@ -149,8 +153,8 @@ func TestPageLatency(t *testing.T) {
 			<-p.Ready()
 		}
 		<-time.After(30 * time.Second)
-		for i := range wire.MaxHops {
-			pageLatency(t, plain[i], early[i], 2*delay*time.Duration(i+1))
+		for i, hops := range lengths {
+			pageLatency(t, plain[i], early[i], 2*delay*time.Duration(hops))
 		}
 	})
 }

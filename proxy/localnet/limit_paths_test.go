@@ -152,7 +152,7 @@ func measurePath(t *testing.T, ctx context.Context, w way, wires *internet) (too
 func TestSlowReader(t *testing.T) {
 	alone := slowReader(t, 0)
 	beside := slowReader(t, 1)
-	t.Logf("four downloads of 4 MiB alone: %v; beside one of which nothing is read: %v", alone, beside)
+	t.Logf("four downloads alone: %v; beside one of which nothing is read: %v", alone, beside)
 	if slices.Max(beside) > slices.Max(alone)*5/4 {
 		t.Errorf("a reader that stands still slows the others: %v, alone %v", beside, alone)
 	}
@@ -188,8 +188,12 @@ func TestSmallBesideBulk(t *testing.T) {
 			defer bulk.Close()
 			all.Go(func() { pull(bulk, 1<<30) }) // until it is closed
 		}
-		<-time.After(5 * time.Second) // they have found their speed
-		for range 50 {
+		settle, asks := 5*time.Second, 50
+		if testing.Short() {
+			settle, asks = 2*time.Second, 10
+		}
+		<-time.After(settle) // they have found their speed
+		for range asks {
 			ask(&beside)
 		}
 		t.Logf("1 KiB takes %v, beside four downloads %v, at most %v", idle[0], beside.quantile(0.5), beside.quantile(1))
@@ -224,6 +228,10 @@ func slowReader(t *testing.T, stuck int) (took times) {
 			go pull(unread{conn}, 1<<30)
 		}
 		<-time.After(30 * time.Second) // it has all that it is granted
+		size := 4 << 20
+		if testing.Short() {
+			size = 1 << 20
+		}
 		took = make(times, 4)
 		var flows sync.WaitGroup
 		for i := range took {
@@ -231,7 +239,7 @@ func slowReader(t *testing.T, stuck int) (took times) {
 				conn := openIn(t, ctx, p)
 				defer conn.Close()
 				began := time.Now()
-				if err := pull(conn, 4<<20); err != nil {
+				if err := pull(conn, size); err != nil {
 					t.Error(err)
 				}
 				took[i] = time.Since(began)
