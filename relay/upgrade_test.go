@@ -169,11 +169,15 @@ func TestUpgradeLasts(t *testing.T) {
 	configure := exitTo(t, func(d *destination, there net.Conn) {
 		exit = d
 		go func() {
+			asked := bufio.NewReader(there)
+			if _, err := http.ReadRequest(asked); err != nil {
+				return
+			}
+			go io.Copy(io.Discard, asked)
 			io.WriteString(there, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 			<-time.After(2 * quietTimeout)
 			io.WriteString(there, "still here")
 		}()
-		go io.Copy(io.Discard, there)
 	})
 	onBed(t, 2, configure, func(b *bed) {
 		v := b.get(b.session(0, 1), "198.41.0.4:80", "/", upgrade)
