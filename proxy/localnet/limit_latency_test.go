@@ -48,19 +48,28 @@ func (t times) report(b *testing.B, name string, q float64) {
 	b.ReportMetric(float64(t.quantile(q).Nanoseconds())/1e3, name)
 }
 
-// BenchmarkSmallRequest asks for 1 KiB over a connection that is open, through a circuit that stands.
+// BenchmarkSmallRequest asks for 1 KiB over a connection that is open, through a circuit that stands and through a
+// bare chain, fifty times each in turns.
 func BenchmarkSmallRequest(b *testing.B) {
 	for _, hops := range []int{3, 5} {
-		bothWays(b, hops, func(b *testing.B, w way) {
-			conn := open(b, w, startSource(b))
-			var took times
+		inTurns(b, hops, func(b *testing.B, bare, onion way) {
+			to := startSource(b)
+			conns := []io.ReadWriteCloser{open(b, bare, to), open(b, onion, to)}
+			var took [2]times
 			for b.Loop() {
-				if err := took.take(func() error { return pull(conn, requestSize) }); err != nil {
-					b.Fatal(err)
+				for i, conn := range conns {
+					for range 50 {
+						if err := took[i].take(func() error { return pull(conn, requestSize) }); err != nil {
+							b.Fatal(err)
+						}
+					}
 				}
 			}
-			took.report(b, "p50-us", 0.5)
-			took.report(b, "p95-us", 0.95)
+			took[0].report(b, "bare-p50-us", 0.5)
+			took[1].report(b, "onion-p50-us", 0.5)
+			took[0].report(b, "bare-p95-us", 0.95)
+			took[1].report(b, "onion-p95-us", 0.95)
+			b.ReportMetric(took[1].quantile(0.5).Seconds()/took[0].quantile(0.5).Seconds(), "onion/bare-p50")
 		})
 	}
 }

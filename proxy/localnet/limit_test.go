@@ -19,7 +19,8 @@ import (
 
 // The benchmarks of PERFORMANCE.md. Each measures one thing in two ways, through circuits and through a
 // bare chain of the same links, as sub-benchmarks way=onion and way=bare: benchstat -col /way shows them
-// side by side.
+// side by side. Where it is about small differences, the two take turns in one sub-benchmark, which then also has
+// their ratio: a machine whose speed changes changes it for both.
 
 // way is one of the two: Open makes a connection to a destination on this machine.
 type way interface {
@@ -51,6 +52,20 @@ func bothWays(b *testing.B, hops int, f func(b *testing.B, w way)) {
 	})
 }
 
+// inTurns runs a benchmark that has a circuit and a chain of some length at the same time.
+func inTurns(b *testing.B, hops int, f func(b *testing.B, bare, onion way)) {
+	b.Run(fmt.Sprintf("hops=%d", hops), func(b *testing.B) {
+		c := startClient(b, startNetwork(b, localnet.Config{Params: calmRounds}), proxy.Config{Hops: hops}).awaitReady(b)
+		f(b, startBare(b, hops), onions{proxy: c.Proxy})
+	})
+}
+
+// median returns the middle one of some numbers, of an even number of them the one above the middle.
+func median(of []float64) float64 {
+	sorted := slices.Sorted(slices.Values(of))
+	return sorted[len(sorted)/2]
+}
+
 // startSource runs a destination that sends as many bytes as it is asked for, by a count of eight bytes,
 // again and again.
 func startSource(t testing.TB) netip.AddrPort {
@@ -70,19 +85,18 @@ func startSource(t testing.TB) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-var sourceBuffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+// sourceBytes is what every source sends.
+var sourceBytes [256 << 10]byte
 
 func serveSource(conn net.Conn) {
 	defer conn.Close()
-	buf := sourceBuffers.Get().(*[256 << 10]byte)
-	defer sourceBuffers.Put(buf)
 	var count [8]byte
 	for {
 		if _, err := io.ReadFull(conn, count[:]); err != nil {
 			return
 		}
 		for left := binary.BigEndian.Uint64(count[:]); left > 0; {
-			n, err := conn.Write(buf[:min(left, uint64(len(buf)))])
+			n, err := conn.Write(sourceBytes[:min(left, uint64(len(sourceBytes)))])
 			if err != nil {
 				return
 			}
@@ -141,42 +155,15 @@ func BenchmarkBulk(b *testing.B) {
 	}
 }
 
-// BenchmarkFair is 16 downloads at a time, each through a circuit or chain of its own, until the first has
-// its 16 MiB: all over the same three nodes, and, for what the client really does, with routes that are spread
-// over twelve. share-min and share-max are the smallest and largest part of an even share.
+// BenchmarkFair is one download of 128 MiB (one-MB/s) and then 16 of 16 MiB at a time (all-MB/s), each through a
+// circuit or chain of its own, again and again: all over the same three nodes, and, for what the client really
+// does, with routes that are spread over twelve. share-min and share-max are the smallest and largest part of an
+// even share when the first of the 16 has its bytes.
 func BenchmarkFair(b *testing.B) {
-	const flows, size = 16, 16 << 20
-	run := func(b *testing.B, ways []way) {
-		to := startSource(b)
-		conns := make([]io.ReadWriteCloser, flows)
-		for i := range conns {
-			conns[i] = open(b, ways[i], to)
-			if err := pull(conns[i], 1<<20); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.SetBytes(flows * size)
-		var least, most float64
-		for b.Loop() {
-			got := race(b, conns, size)
-			sum := 0.0
-			for _, n := range got {
-				sum += n
-			}
-			least += slices.Min(got) / (sum / flows)
-			most += slices.Max(got) / (sum / flows)
-		}
-		n := float64(b.N)
-		b.ReportMetric(least/n, "share-min")
-		b.ReportMetric(most/n, "share-max")
-	}
+	const flows = 16
 	b.Run("hops=3/way=bare", func(b *testing.B) {
 		c := startBare(b, 3)
-		ways := make([]way, flows)
-		for i := range ways {
-			ways[i] = c
-		}
-		run(b, ways)
+		fair(b, slices.Repeat([]way{c}, flows))
 	})
 	for name, cfg := range map[string]localnet.Config{
 		"hops=3/way=onion": {Relays: 3, Exits: 1, Params: func(p *netdoc.Params) { calmRounds(p); p.MinRelays = 3 }},
@@ -188,9 +175,43 @@ func BenchmarkFair(b *testing.B) {
 			for i := range ways {
 				ways[i] = onions{c.Proxy, fmt.Sprint("flow ", i)}
 			}
-			run(b, ways)
+			fair(b, ways)
 		})
 	}
+}
+
+// fair lets the first of some ways carry as much alone as half of all of them then carry together.
+func fair(b *testing.B, ways []way) {
+	const each = 16 << 20
+	alone, together := len(ways)*each/2, len(ways)*each
+	conns, to := make([]io.ReadWriteCloser, len(ways)), startSource(b)
+	for i := range conns {
+		conns[i] = open(b, ways[i], to)
+		if err := pull(conns[i], each); err != nil { // windows grow first
+			b.Fatal(err)
+		}
+	}
+	var one, all, ratio, least, most []float64
+	for b.Loop() {
+		var took times
+		if err := took.take(func() error { return pull(conns[0], alone) }); err != nil {
+			b.Fatal(err)
+		}
+		var got []float64
+		took.take(func() error { got = race(b, conns, each); return nil })
+		one, all = append(one, float64(alone)/took[0].Seconds()/1e6), append(all, float64(together)/took[1].Seconds()/1e6)
+		ratio = append(ratio, all[len(all)-1]/one[len(one)-1])
+		even := 0.0
+		for _, n := range got {
+			even += n / float64(len(got))
+		}
+		least, most = append(least, slices.Min(got)/even), append(most, slices.Max(got)/even)
+	}
+	b.ReportMetric(median(one), "one-MB/s")
+	b.ReportMetric(median(all), "all-MB/s")
+	b.ReportMetric(median(ratio), "all/one")
+	b.ReportMetric(slices.Min(least), "share-min")
+	b.ReportMetric(slices.Max(most), "share-max")
 }
 
 // race pulls size bytes through each connection and returns how many each had when the first was done; it
