@@ -21,11 +21,11 @@ import (
 // What is lost is chance, and goroutines run in no fixed order, so that only medians of some runs mean
 // anything; without loss a circuit must come near the chain. go test -v prints the figures.
 func TestLongPaths(t *testing.T) {
-	runs := 5
+	runs, losses := 5, []float64{0, 0.01}
 	if testing.Short() {
-		runs = 1
+		runs, losses = 1, []float64{0}
 	}
-	for _, loss := range []float64{0, 0.01} {
+	for _, loss := range losses {
 		var circuits, chains paths
 		for seed := range runs {
 			bare, onion := measurePaths(t, loss, uint64(seed))

@@ -2,4 +2,9 @@
 
 package localnet_test
 
-const memorySlack = 1
+import "time"
+
+const (
+	memorySlack = 1
+	shortRound  = 250 * time.Millisecond
+)
