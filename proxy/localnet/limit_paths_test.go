@@ -158,12 +158,12 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestSmallBesideBulk asks for 1 KiB again and again beside four downloads through the same circuit, over lines of 10 ms
-// and 20 Mbit/s: what it waits for is twice a round trip and the circuit's work, and not the four downloads' windows.
-func TestSmallBesideBulk(t *testing.T) {
+// overLines gives f a client that is ready, in a network of six relays over lines of some delay and 20 Mbit/s, and the
+// group that is waited for when the client has stopped.
+func overLines(t *testing.T, delay time.Duration, f func(ctx context.Context, p *proxy.Proxy, all *sync.WaitGroup)) {
 	wires := newInternet(0, 20e6, 100*time.Millisecond, 1)
 	cfg := localnet.Config{Relays: 6, Exits: 2, Relay: func(_ int, c *relay.Config) { c.Dial = dialSource }}
-	inWorldOver(t, wires, 10*time.Millisecond, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
+	inWorldOver(t, wires, delay, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
 		running, stop := context.WithCancel(ctx)
 		defer stop()
 		var all sync.WaitGroup
@@ -175,6 +175,17 @@ func TestSmallBesideBulk(t *testing.T) {
 		all.Go(func() { p.Run(running) })
 		<-p.Ready()
 		wires.harsh.Store(true)
+		f(ctx, p, &all)
+		wires.harsh.Store(false)
+		stop()
+		all.Wait()
+	})
+}
+
+// TestSmallBesideBulk asks for 1 KiB again and again beside four downloads through the same circuit, over lines of 10 ms
+// and 20 Mbit/s: what it waits for is twice a round trip and the circuit's work, and not the four downloads' windows.
+func TestSmallBesideBulk(t *testing.T) {
+	overLines(t, 10*time.Millisecond, func(ctx context.Context, p *proxy.Proxy, all *sync.WaitGroup) {
 		conn := openIn(t, ctx, p)
 		var idle, beside times
 		ask := func(took *times) {
@@ -200,28 +211,12 @@ func TestSmallBesideBulk(t *testing.T) {
 		if beside.quantile(0.5) > 2*idle[0] { // two and a half times as much when each may fill the circuit
 			t.Errorf("1 KiB takes %v beside four downloads, and %v without", beside.quantile(0.5), idle[0])
 		}
-		wires.harsh.Store(false)
-		stop()
-		all.Wait()
 	})
 }
 
 // slowReader returns how long four downloads took beside so many that are not read.
 func slowReader(t *testing.T, stuck int) (took times) {
-	wires := newInternet(0, 20e6, 100*time.Millisecond, 1)
-	cfg := localnet.Config{Relays: 6, Exits: 2, Relay: func(_ int, c *relay.Config) { c.Dial = dialSource }}
-	inWorldOver(t, wires, 50*time.Millisecond, cfg, func(ctx context.Context, w *world, n *localnet.Network) {
-		running, stop := context.WithCancel(ctx)
-		defer stop()
-		var all sync.WaitGroup
-		p, err := proxy.New(proxy.Config{Network: n.File(), Conn: w.conns[0]})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		all.Go(func() { p.Run(running) })
-		<-p.Ready()
-		wires.harsh.Store(true)
+	overLines(t, 50*time.Millisecond, func(ctx context.Context, p *proxy.Proxy, _ *sync.WaitGroup) {
 		for range stuck {
 			conn := openIn(t, ctx, p)
 			defer conn.Close()
@@ -246,9 +241,6 @@ func slowReader(t *testing.T, stuck int) (took times) {
 			})
 		}
 		flows.Wait()
-		wires.harsh.Store(false)
-		stop()
-		all.Wait()
 	})
 	return took
 }
