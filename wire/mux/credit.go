@@ -57,11 +57,15 @@ func (s *Session) held(n int) {
 // it then sent exactly what it had when a WINDOW was on its way to it. A DATA message that ends there by
 // chance does no harm. One WINDOW is watched at a time, so the window grows once per round trip at most.
 func (st *Stream) spend(n int) {
+	st.tripOver()
 	st.credit -= n
 	if st.watched > 0 {
-		st.watched -= n
-		if st.watched <= 0 {
-			st.dry, st.watched = st.watched == 0, 0
+		if st.watched -= n; st.watched <= 0 {
+			st.due = st.asked
+			if st.dry = st.watched == 0; !st.dry { // this DATA has needed the WINDOW, otherwise the next will
+				st.tripOver()
+			}
+			st.watched = 0
 			st.share()
 		}
 	}
@@ -71,7 +75,7 @@ func (st *Stream) spend(n int) {
 func (st *Stream) grant() {
 	switch {
 	case st.credit == 0:
-		st.dry = true
+		st.dry, st.due = true, st.session.now()
 	case st.watched == 0:
 		st.watched, st.ahead, st.asked = st.credit, st.credit, st.session.now()
 	}

@@ -47,6 +47,20 @@ func (s *Session) tripped(took time.Duration) {
 	}
 }
 
+// tripOver takes the time from a WINDOW to the first DATA that the peer could not send without it: a round trip, and
+// what the peer and the circuit's queue added. The shortest is the best, as that of CONNECTED has the destination's
+// own in it, and all that is done for the first time.
+func (st *Stream) tripOver() {
+	s := st.session
+	if st.due.IsZero() {
+		return
+	}
+	if took := s.now().Sub(st.due); 0 < took && took < s.trip {
+		s.trip = took
+	}
+	st.due = time.Time{}
+}
+
 // shared reports whether there is a queue to keep short.
 func (s *Session) shared() bool { return s.trip > 0 && len(s.streams) > 1 }
 

@@ -11,11 +11,19 @@ import (
 type sharing struct {
 	*half
 	time       time.Time
+	trip       time.Duration
 	bulk, calm *Stream
+	credit     int     // that the first stream's peer has
+	coming     []grant // to it
+}
+
+type grant struct {
+	n  int
+	at time.Time // when the first byte that is sent for it arrives
 }
 
 func newSharing(t *testing.T, trip time.Duration) *sharing {
-	h := &sharing{half: newClient(t), time: time.Unix(1e9, 0)}
+	h := &sharing{half: newClient(t), time: time.Unix(1e9, 0), trip: trip, credit: wire.InitialCredit}
 	h.s.cfg.Clock = func() time.Time { return h.time }
 	h.bulk, h.calm = h.open(), h.open()
 	h.sent()
@@ -24,19 +32,28 @@ func newSharing(t *testing.T, trip time.Duration) *sharing {
 	return h
 }
 
-// flows gives the first stream bytes at a rate for some time, which its application reads at once.
+// flows gives the first stream bytes at a rate for some time, as far as its WINDOWs, a round trip before, allow; its
+// application reads them at once.
 func (h *sharing) flows(perSecond int, d time.Duration) {
 	h.Helper()
-	credit := h.bulk.credit
 	for end := h.time.Add(d); h.time.Before(end); {
-		n := min(credit, wire.MaxBody)
+		for ; len(h.coming) > 0 && (h.credit == 0 || !h.coming[0].at.After(h.time)); h.coming = h.coming[1:] {
+			h.credit += h.coming[0].n
+			if h.coming[0].at.After(h.time) {
+				h.time = h.coming[0].at
+			}
+		}
+		n := min(h.credit, wire.MaxBody)
 		if n == 0 {
 			h.Fatal("the peer has no credit")
 		}
 		h.time = h.time.Add(time.Duration(n) * time.Second / time.Duration(perSecond))
 		h.gets(bulk(1, n))
 		readAll(h.T, h.bulk)
-		credit += h.granted(1) - n
+		h.credit -= n
+		if n := h.granted(1); n > 0 {
+			h.coming = append(h.coming, grant{n, h.time.Add(h.trip)})
+		}
 	}
 }
 
@@ -119,5 +136,22 @@ func TestRoundTrip(t *testing.T) {
 		if h.s.tripped(c.took); h.s.trip != c.want {
 			t.Errorf("after %v: %v, want %v", c.took, h.s.trip, c.want)
 		}
+	}
+}
+
+// TestRoundTripOfWindows checks that what the destination and the circuit's first use added to the first round trip is
+// found out by later ones, and that a peer that has nothing to send does not count as a long way.
+func TestRoundTripOfWindows(t *testing.T) {
+	const trip = time.Millisecond
+	h := newSharing(t, 20*trip)
+	h.trip = trip
+	h.flows(1<<30, 20*trip) // so fast that the peer waits for WINDOWs
+	if got := h.s.trip; got < trip || got > trip+10*time.Microsecond {
+		t.Fatalf("a round trip takes %v, want %v", got, trip)
+	}
+	h.time = h.time.Add(time.Hour)
+	h.flows(1<<30, 20*trip)
+	if got := h.s.trip; got > trip+10*time.Microsecond {
+		t.Errorf("after a pause a round trip takes %v", got)
 	}
 }

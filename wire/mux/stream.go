@@ -50,6 +50,7 @@ type Stream struct {
 	watched  int       // bytes that the peer can send before it needs the watched WINDOW; 0: none is watched
 	ahead    int       // what watched was when its WINDOW went out,
 	asked    time.Time // and when that was; before CONNECTED, when BEGIN went out
+	due      time.Time // when the WINDOW went out without which the peer cannot send more; zero: it can, or did
 	dry      bool      // the peer ran out of credit
 	out      []byte
 	sendable int // bytes that the peer still takes
