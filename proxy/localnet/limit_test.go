@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"torproxy/proxy"
 	"torproxy/proxy/localnet"
@@ -133,24 +134,39 @@ func open(b testing.TB, w way, to netip.AddrPort) io.ReadWriteCloser {
 	return conn
 }
 
-// BenchmarkBulk is one download, with the processor time of all nodes, the source and the client per GiB.
+// BenchmarkBulk is one download through a chain and one through a circuit, in turns, with the processor time of all
+// nodes, the source and the client per GiB.
 func BenchmarkBulk(b *testing.B) {
 	for _, hops := range []int{3, 5} {
-		bothWays(b, hops, func(b *testing.B, w way) {
+		inTurns(b, hops, func(b *testing.B, bare, onion way) {
 			const size = 32 << 20
-			conn := open(b, w, startSource(b))
-			if err := pull(conn, size); err != nil { // windows grow first
-				b.Fatal(err)
-			}
-			b.SetBytes(size)
-			began := cpuTime()
-			for b.Loop() {
-				if err := pull(conn, size); err != nil {
+			to := startSource(b)
+			conns := []io.ReadWriteCloser{open(b, bare, to), open(b, onion, to)}
+			for _, conn := range conns {
+				if err := pull(conn, size); err != nil { // windows grow first
 					b.Fatal(err)
 				}
 			}
-			used := cpuTime() - began
-			b.ReportMetric(used.Seconds()/(float64(b.N)*size)*(1<<30), "cpu-s/GiB")
+			var rate, used [2][]float64
+			var rates, costs []float64
+			for b.Loop() {
+				for i, conn := range conns {
+					began, cpu := time.Now(), cpuTime()
+					if err := pull(conn, size); err != nil {
+						b.Fatal(err)
+					}
+					rate[i] = append(rate[i], size/time.Since(began).Seconds()/1e6)
+					used[i] = append(used[i], (cpuTime()-cpu).Seconds()/size*(1<<30))
+				}
+				last := len(rates)
+				rates, costs = append(rates, rate[1][last]/rate[0][last]), append(costs, used[1][last]/used[0][last])
+			}
+			for i, name := range []string{"bare-", "onion-"} {
+				b.ReportMetric(median(rate[i]), name+"MB/s")
+				b.ReportMetric(median(used[i]), name+"cpu-s/GiB")
+			}
+			b.ReportMetric(median(rates), "onion/bare-MB/s")
+			b.ReportMetric(median(costs), "onion/bare-cpu")
 		})
 	}
 }
