@@ -28,8 +28,8 @@ func TestWindowGrowsOverDistance(t *testing.T) {
 		}
 		took := time.Since(began)
 		// A window that stays at 256 KiB takes 128 round trips of 100 ms; one of 4 MiB takes 8, and the
-		// way there some more.
-		if took > 2*time.Second {
+		// way there some more, how many depends on the order in which goroutines run.
+		if took > 3*time.Second {
 			t.Fatalf("32 MiB took %v", took)
 		}
 		t.Logf("32 MiB over a round trip of 100 ms: %v", took)
