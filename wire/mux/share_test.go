@@ -155,3 +155,15 @@ func TestRoundTripOfWindows(t *testing.T) {
 		t.Errorf("after a pause a round trip takes %v", got)
 	}
 }
+
+// TestRoundTripWithoutWaiting checks that a peer that never waits for a WINDOW tells of a round trip as well: no longer
+// than what it could still send took.
+func TestRoundTripWithoutWaiting(t *testing.T) {
+	const trip = time.Millisecond
+	h := newSharing(t, 20*trip)
+	h.trip = trip
+	h.flows(50<<20, 100*trip)
+	if got := h.s.trip; got < trip || got > 6*trip {
+		t.Errorf("a round trip takes %v, of which %v are the way", got, trip)
+	}
+}
