@@ -28,6 +28,7 @@ type guarded struct {
 	ctx  context.Context
 	line *line
 	stop func()
+	used int // labels, so far
 }
 
 // newGuarded runs a client that goes on with the guards of an earlier one, if there are any.
@@ -46,7 +47,7 @@ func newGuarded(t *testing.T, ctx context.Context, conn net.PacketConn, n *local
 	var all sync.WaitGroup
 	all.Go(func() { p.Run(running) })
 	<-p.Ready()
-	g := &guarded{p, t, ctx, l, func() { cancel(); all.Wait() }}
+	g := &guarded{Proxy: p, t: t, ctx: ctx, line: l, stop: func() { cancel(); all.Wait() }}
 	g.settle() // the first circuits were all built at once, before it was known which guard is confirmed first
 	return g
 }
@@ -60,11 +61,12 @@ func (g *guarded) settle() {
 	<-time.After(20 * time.Second)
 }
 
-// uses dials with some labels and returns the routes of the circuits that carry them.
+// uses dials with labels that nothing had before, and returns the routes of the circuits that carry them.
 func (g *guarded) uses(when string) (routes [][]*netdoc.Relay) {
 	g.t.Helper()
-	for i := range 12 {
-		label := fmt.Sprint(when, i)
+	for range 12 {
+		g.used++
+		label := fmt.Sprint("label ", g.used)
 		conn, err := g.Dial(g.ctx, proxy.Request{Target: "198.41.0.4:80", Isolation: label})
 		if err != nil {
 			g.t.Errorf("%s: %v", when, err)
