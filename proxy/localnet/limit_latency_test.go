@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func (t *times) take(f func() error) error {
 
 // report makes a metric of a quantile: p50-us and so on.
 func (t times) report(b *testing.B, name string, q float64) {
-	b.ReportMetric(float64(t.quantile(q).Nanoseconds())/1e3, name)
+	b.ReportMetric(microseconds(t.quantile(q)), name)
 }
 
 // BenchmarkSmallRequest asks for 1 KiB over a connection that is open, through a circuit that stands and through a
@@ -98,50 +99,83 @@ func BenchmarkOpenRequest(b *testing.B) {
 	})
 }
 
-// BenchmarkUnderLoad asks for 1 KiB at a time while nobody else does anything (load=idle), while four
-// downloads run through the same circuit or chain (load=same), and through others (load=other).
+// BenchmarkUnderLoad asks for 1 KiB at a time, two hundred times while nobody else does anything and as often while
+// four downloads run, through the same circuit or chain (load=same) or through another (load=other); again and again,
+// each time over new circuits. p95/idle compares the slow ones beside the downloads with the median before, load-MB/s
+// is what the downloads carry together.
 func BenchmarkUnderLoad(b *testing.B) {
 	c := startClient(b, startNetwork(b, localnet.Config{Params: calmRounds}), proxy.Config{Hops: 3}).awaitReady(b)
-	bare := startBare(b, 3)
+	bare, other := startBare(b, 3), startBare(b, 3)
+	circuits := 0
+	fresh := func() way {
+		circuits++
+		return onions{c.Proxy, fmt.Sprint("circuit ", circuits)}
+	}
 	for _, k := range []struct {
-		name        string
-		small, bulk way
+		name string
+		ways func() (small, bulk way)
 	}{
-		{"load=idle/way=bare", bare, nil}, {"load=idle/way=onion", onions{c.Proxy, "small"}, nil},
-		{"load=same/way=bare", bare, bare}, {"load=same/way=onion", onions{c.Proxy, "small"}, onions{c.Proxy, "small"}},
-		{"load=other/way=bare", bare, startBare(b, 3)}, {"load=other/way=onion", onions{c.Proxy, "small"}, onions{c.Proxy, "bulk"}},
+		{"load=same/way=bare", func() (small, bulk way) { return bare, bare }},
+		{"load=same/way=onion", func() (small, bulk way) { w := fresh(); return w, w }},
+		{"load=other/way=bare", func() (small, bulk way) { return bare, other }},
+		{"load=other/way=onion", func() (small, bulk way) { return fresh(), fresh() }},
 	} {
 		b.Run(k.name, func(b *testing.B) {
 			to := startSource(b)
-			conn := open(b, k.small, to)
-			if k.bulk != nil {
-				defer load(b, k.bulk, to, 4)()
-			}
-			var took times
+			var idle, p50, p95, ratio, rate []float64
 			for b.Loop() {
-				if err := took.take(func() error { return pull(conn, requestSize) }); err != nil {
-					b.Fatal(err)
-				}
+				small, bulk := k.ways()
+				before, beside, carried := askBeside(b, small, bulk, to)
+				half, late := before.quantile(0.5), beside.quantile(0.95)
+				idle, p50 = append(idle, microseconds(half)), append(p50, microseconds(beside.quantile(0.5)))
+				p95, ratio = append(p95, microseconds(late)), append(ratio, late.Seconds()/half.Seconds())
+				rate = append(rate, carried/1e6)
 			}
-			took.report(b, "p50-us", 0.5)
-			took.report(b, "p95-us", 0.95)
+			b.ReportMetric(median(idle), "idle-p50-us")
+			b.ReportMetric(median(p50), "p50-us")
+			b.ReportMetric(median(p95), "p95-us")
+			b.ReportMetric(median(ratio), "p95/idle")
+			b.ReportMetric(median(rate), "load-MB/s")
 		})
 	}
 }
 
-// load keeps so many downloads running until stop is called.
-func load(b testing.TB, w way, to netip.AddrPort, flows int) (stop func()) {
+// askBeside returns how long small requests took before and beside four downloads, and how many bytes a second
+// those carried meanwhile.
+func askBeside(b *testing.B, small, bulk way, to netip.AddrPort) (before, beside times, rate float64) {
+	conn := open(b, small, to)
+	defer conn.Close()
+	ask := func(took *times) {
+		for range 200 {
+			if err := took.take(func() error { return pull(conn, requestSize) }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	ask(&before)
+	carried, stop := load(b, bulk, to, 4)
+	defer stop()
+	had, began := carried.Load(), time.Now()
+	ask(&beside)
+	return before, beside, float64(carried.Load()-had) / time.Since(began).Seconds()
+}
+
+func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+// load keeps so many downloads running until stop is called; carried counts the bytes of them all.
+func load(b testing.TB, w way, to netip.AddrPort, flows int) (carried *atomic.Int64, stop func()) {
 	var running sync.WaitGroup
 	var conns []io.ReadWriteCloser
+	carried = new(atomic.Int64)
 	for range flows {
 		conn := open(b, w, to)
 		conns = append(conns, conn)
 		if err := pull(conn, 4<<20); err != nil { // it is at its full speed when this returns
 			b.Fatal(err)
 		}
-		running.Go(func() { pull(conn, 1<<40) }) // until it is closed
+		running.Go(func() { pull(counted{conn, carried}, 1<<40) }) // until it is closed
 	}
-	return func() {
+	return carried, func() {
 		for _, conn := range conns {
 			conn.Close()
 		}
