@@ -27,7 +27,7 @@ const young = time.Minute
 var making sync.Mutex
 
 // maxTemp is how long the name of a directory for temporary files may be, in bytes: a socket's path has at
-// most 103, of which Chromium needs 46 (/.org.chromium.Chromium.XXXXXX/SingletonSocket).
+// most 103, of which Chromium needs 46 (/.org.chromium.Chromium.pQ7xYz/SingletonSocket).
 const maxTemp = 103 - 46
 
 // profile is a directory that holds everything that one browser keeps:
