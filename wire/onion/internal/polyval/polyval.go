@@ -11,8 +11,8 @@
 //
 //	S_8 = dot(S_0 + X_1, H^8) + dot(X_2, H^7) + ... + dot(X_8, H^1)
 //
-// Processors with a carry-less multiplication (PCLMULQDQ, PMULL) use it; all others, and builds with the tag
-// purego, run the portable code of generic.go. No implementation's time or memory accesses depend on the
+// Processors with a carry-less multiplication (PCLMULQDQ, PMULL) use it, two at a time where they can
+// (VPCLMULQDQ with AVX2); all others, and builds with the tag purego, run the portable code of generic.go. No implementation's time or memory accesses depend on the
 // key or the data, only on the length of the data.
 package polyval
 
@@ -60,6 +60,15 @@ func (k *Key) Update(acc *[BlockSize]byte, data []byte) {
 		updateGeneric(k, acc, data)
 		return
 	}
+	if n := len(data) &^ (aggregate*BlockSize - 1); wide && n > 0 {
+		updateWide(k, acc, data[:n])
+		data = data[n:]
+	}
+	updateNarrow(k, acc, data)
+}
+
+// updateNarrow is Update with one block in a register.
+func updateNarrow(k *Key, acc *[BlockSize]byte, data []byte) {
 	whole := len(data) &^ (BlockSize - 1)
 	if whole == len(data) {
 		updateAsm(k, acc, data, nil)

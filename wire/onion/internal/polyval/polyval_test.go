@@ -19,7 +19,10 @@ type implementation struct {
 func implementations() []implementation {
 	all := []implementation{{"generic", initGeneric, updateGeneric, dotGeneric}}
 	if accelerated {
-		all = append(all, implementation{"assembly", (*Key).Init, (*Key).Update, Dot})
+		all = append(all, implementation{"assembly", (*Key).Init, updateNarrow, Dot})
+	}
+	if wide {
+		all = append(all, implementation{"wide", (*Key).Init, (*Key).Update, Dot})
 	}
 	return all
 }
