@@ -14,9 +14,11 @@
 #define SUM X6
 #define SUM_Y Y6 // SUM over zeros: each VEX instruction that writes SUM clears the upper lane
 
-// LOAD_POWERS sets P to H^(i+2) and H^(i+1), and F's lower halves to the sums of their halves.
-#define LOAD_POWERS(i, P, F) \
-	VPERM2I128 $0x23, (i*16)(DI), P, P; \
+// LOAD_POWERS sets P, whose lower lane is Q, to H^(i+2) and H^(i+1), and F's lower halves to the sums of their
+// halves. It loads each by itself: the processor hands on what initAsm has just stored only to loads of that size.
+#define LOAD_POWERS(i, P, Q, F) \
+	VMOVDQU (i*16+16)(DI), Q; \
+	VINSERTI128 $1, (i*16)(DI), P, P; \
 	VPSHUFD $0x4e, P, F; \
 	VPXOR P, F, F
 
@@ -40,10 +42,10 @@ TEXT ·updateWide(SB), NOSPLIT, $0-40
 	VMOVDQU (DX), SUM
 	MOVQ $0xc200000000000000, AX
 	VMOVQ AX, POLY
-	LOAD_POWERS(6, Y7, Y11)
-	LOAD_POWERS(4, Y8, Y12)
-	LOAD_POWERS(2, Y9, Y13)
-	LOAD_POWERS(0, Y10, Y14)
+	LOAD_POWERS(6, Y7, X7, Y11)
+	LOAD_POWERS(4, Y8, X8, Y12)
+	LOAD_POWERS(2, Y9, X9, Y13)
+	LOAD_POWERS(0, Y10, X10, Y14)
 
 eight:
 	// The first two blocks come last: they wait for the sum, and the other six need not.
