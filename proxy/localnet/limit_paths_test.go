@@ -204,6 +204,9 @@ func TestSmallBesideBulk(t *testing.T) {
 			settle, asks = 2*time.Second, 10
 		}
 		<-time.After(settle) // they have found their speed
+		for range 2 * asks { // what a browser would open: the queue must not pass for the way
+			openIn(t, ctx, p).Close()
+		}
 		for range asks {
 			ask(&beside)
 		}

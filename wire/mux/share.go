@@ -22,9 +22,6 @@ const (
 	sharedLeast = 128 << 10
 	// streamLeast is what each has at least: with many streams, a WINDOW for each few cells costs more than it saves.
 	streamLeast = 32 << 10
-	// tripRise is how slowly a longer round trip is believed: it is the circuit's own queue, or the path has
-	// become longer.
-	tripRise = 32
 )
 
 // now is the time, zero without a clock.
@@ -35,15 +32,13 @@ func (s *Session) now() time.Time {
 	return s.cfg.Clock()
 }
 
-// tripped takes the time from a BEGIN to its CONNECTED, which the destination's own is part of. A shorter one is
-// believed at once.
+// tripped takes the time from a BEGIN to its CONNECTED, which the destination's own is part of. The shortest is the
+// path's; a longer one does not count: it is the queue that is to be kept short, and believing it makes it longer. The
+// relays of a circuit stay the same, and should the path between them become longer after all, nothing is lost until
+// it is twice as long: windows are twice what a round trip carries.
 func (s *Session) tripped(took time.Duration) {
-	switch {
-	case took <= 0: // no clock, or one that stands
-	case s.trip == 0 || took < s.trip:
+	if took > 0 && (s.trip == 0 || took < s.trip) { // 0: no clock, or one that stands
 		s.trip = took
-	default:
-		s.trip += (took - s.trip) / tripRise
 	}
 }
 
@@ -55,8 +50,8 @@ func (st *Stream) tripOver() {
 	if st.due.IsZero() {
 		return
 	}
-	if took := s.now().Sub(st.due); 0 < took && took < s.trip {
-		s.trip = took
+	if s.trip > 0 {
+		s.tripped(s.now().Sub(st.due))
 	}
 	st.due = time.Time{}
 }
