@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// longest is the longest input of these tests: a cell and a little more.
+// longest is the longest input of these tests: that of a cell and more.
 const longest = 2100
 
 func newRandom() *rand.ChaCha8 {
@@ -266,7 +266,7 @@ func TestRedacted(t *testing.T) {
 
 // TestAllocations checks that a cell's hash leaves the heap alone.
 func TestAllocations(t *testing.T) {
-	data := make([]byte, 2033)
+	data := make([]byte, hashed)
 	allocations := testing.AllocsPerRun(100, func() {
 		var k Key
 		var acc, h [BlockSize]byte
