@@ -100,7 +100,10 @@ func (e *errand) lookUp(ctx context.Context, h *held) ([]wire.Answer, error) {
 	if ctx.Err() == nil && answering.Err() != nil {
 		err = &wire.EndError{Reason: wire.ReasonTimeout}
 	}
-	if err != nil && ctx.Err() == nil && lost(err) {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		pool.awaitEnd(h) // given up; a circuit that has gone mute does not answer that either
+	case err != nil && lost(err):
 		pool.retire(h)
 	}
 	e.trace.asked(StepResolve, h, time.Since(began), err)

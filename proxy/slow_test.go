@@ -78,16 +78,21 @@ func TestSlowCircuit(t *testing.T) {
 	})
 }
 
-// TestMuteCircuit has a circuit go mute. Whoever gives up a page or a connection on it, and tries again, is not
+// TestMuteCircuit has a circuit go mute. Whoever gives up a page, a connection or a name on it, and tries again, is not
 // sent there for the next ten minutes; where the circuit answers, it stays.
 func TestMuteCircuit(t *testing.T) {
 	page := Request{Target: "site.test:80", Isolation: "a", Kind: wire.KindHTTP}
 	pipe := Request{Target: "site.test:80", Isolation: "a"}
+	question := Request{Target: "site.test", Isolation: "a", Kind: wire.KindResolve}
 	giveUp := func(b *bed, req Request, after time.Duration) {
 		ctx, cancel := context.WithTimeout(b.t.Context(), after)
 		defer cancel()
+		open := func() error { _, err := b.Dial(ctx, req); return err }
+		if req.Kind == wire.KindResolve {
+			open = func() error { _, err := b.Resolve(ctx, req); return err }
+		}
 		if req.Kind != wire.KindHTTP {
-			if _, err := b.Dial(ctx, req); !errors.Is(err, context.DeadlineExceeded) {
+			if err := open(); !errors.Is(err, context.DeadlineExceeded) {
 				b.t.Errorf("got %v", err)
 			}
 			return
@@ -97,7 +102,7 @@ func TestMuteCircuit(t *testing.T) {
 		<-ctx.Done()
 		conn.Close()
 	}
-	for name, req := range map[string]Request{"page": page, "pipe": pipe} {
+	for name, req := range map[string]Request{"page": page, "pipe": pipe, "question": question} {
 		for _, deaf := range []bool{true, false} { // else the exit is only slow to say CONNECTED
 			t.Run(fmt.Sprintf("%s, mute %v", name, deaf), func(t *testing.T) {
 				var end chan struct{}
@@ -126,7 +131,7 @@ func TestMuteCircuit(t *testing.T) {
 					defer close(end)
 					giveUp(b, req, 3*time.Second)
 					<-time.After(muteLeast + time.Second)
-					conn := b.early(req)
+					conn := b.early(page)
 					defer conn.Close()
 					if answer, err := exchange(conn); answer != "hello" {
 						t.Errorf("the second attempt got %q, %v", answer, err)
