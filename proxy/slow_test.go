@@ -133,6 +133,7 @@ func TestMuteCircuit(t *testing.T) {
 					<-time.After(muteLeast + time.Second)
 					conn := b.early(page)
 					defer conn.Close()
+					conn.SetDeadline(time.Now().Add(openTimeout))
 					if answer, err := exchange(conn); answer != "hello" {
 						t.Errorf("the second attempt got %q, %v", answer, err)
 					}
