@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"torproxy/proxy/localnet"
 	"torproxy/wire"
 	"torproxy/wire/link"
 )
@@ -141,14 +142,19 @@ func (n *bareNode) at() bareAt { return bareAt{n.addr, n.node.ID()} }
 // chainOf makes a client of a chain of nodes.
 func chainOf(conn net.PacketConn, nodes []bareAt) (*bareClient, error) {
 	node, err := link.NewNode(link.Config{Conn: conn})
-	c := &bareClient{node: node}
+	return (&bareClient{node: node}).through(nodes...), err
+}
+
+// through returns the same client with another chain.
+func (c *bareClient) through(nodes ...bareAt) *bareClient {
+	other := &bareClient{node: c.node}
 	for _, n := range nodes {
 		ip := n.addr.Addr().Unmap().As4()
-		c.route = append(c.route, ip[:]...)
-		c.route = binary.BigEndian.AppendUint16(c.route, n.addr.Port())
-		c.route = append(c.route, n.id[:]...)
+		other.route = append(other.route, ip[:]...)
+		other.route = binary.BigEndian.AppendUint16(other.route, n.addr.Port())
+		other.route = append(other.route, n.id[:]...)
 	}
-	return c, err
+	return other
 }
 
 // Open makes a way of c: see ways.
@@ -174,15 +180,37 @@ func (s bareStream) Close() error {
 // startBare runs a chain of so many nodes, and a client, until the test ends.
 func startBare(t testing.TB, hops int) *bareClient {
 	t.Helper()
-	var nodes []bareAt
-	for range hops {
-		n, err := newBareNode(udpOn(t, "127.0.0.1"))
+	return startBareClient(t, startBareNodes(t, hops))
+}
+
+// startBareSpread runs a network of twelve nodes and a client, until the test ends, and returns chains of three that
+// are spread as a client's circuits are: they have the first node in common, and the last one is one of four.
+func startBareSpread(t testing.TB, chains int) (ways []way) {
+	t.Helper()
+	nodes := startBareNodes(t, localnet.DefaultRelays)
+	first, middle, last := nodes[0], nodes[1:len(nodes)-localnet.DefaultExits], nodes[len(nodes)-localnet.DefaultExits:]
+	c := startBareClient(t, nodes[:1])
+	for i := range chains {
+		ways = append(ways, c.through(first, middle[i%len(middle)], last[i%len(last)]))
+	}
+	return ways
+}
+
+func startBareNodes(t testing.TB, n int) (nodes []bareAt) {
+	t.Helper()
+	for range n {
+		node, err := newBareNode(udpOn(t, "127.0.0.1"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		runNode(t, n.node)
-		nodes = append(nodes, n.at())
+		runNode(t, node.node)
+		nodes = append(nodes, node.at())
 	}
+	return nodes
+}
+
+func startBareClient(t testing.TB, nodes []bareAt) *bareClient {
+	t.Helper()
 	c, err := chainOf(udpOn(t, "127.0.0.1"), nodes)
 	if err != nil {
 		t.Fatal(err)

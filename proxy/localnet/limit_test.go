@@ -172,18 +172,18 @@ func BenchmarkBulk(b *testing.B) {
 }
 
 // BenchmarkFair is one download of 128 MiB (one-MB/s) and then 16 of 16 MiB at a time (all-MB/s), each through a
-// circuit or chain of its own, again and again: all over the same three nodes, and, for what the client really
-// does, with routes that are spread over twelve. share-min and share-max are the smallest and largest part of an
+// circuit or chain of its own, again and again: all over the same three nodes, and, for what a client really does,
+// with routes that are spread over twelve. share-min and share-max are the smallest and largest part of an
 // even share when the first of the 16 has its bytes.
 func BenchmarkFair(b *testing.B) {
 	const flows = 16
 	b.Run("hops=3/way=bare", func(b *testing.B) {
-		c := startBare(b, 3)
-		fair(b, slices.Repeat([]way{c}, flows))
+		fair(b, slices.Repeat([]way{startBare(b, 3)}, flows))
 	})
+	b.Run("hops=3/spread/way=bare", func(b *testing.B) { fair(b, startBareSpread(b, flows)) })
 	for name, cfg := range map[string]localnet.Config{
-		"hops=3/way=onion": {Relays: 3, Exits: 1, Params: func(p *netdoc.Params) { calmRounds(p); p.MinRelays = 3 }},
-		"hops=3/spread":    {Params: calmRounds},
+		"hops=3/way=onion":        {Relays: 3, Exits: 1, Params: func(p *netdoc.Params) { calmRounds(p); p.MinRelays = 3 }},
+		"hops=3/spread/way=onion": {Params: calmRounds},
 	} {
 		b.Run(name, func(b *testing.B) {
 			c := startClient(b, startNetwork(b, cfg), proxy.Config{Hops: 3}).awaitReady(b)
