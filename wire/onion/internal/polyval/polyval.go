@@ -12,8 +12,8 @@
 //	S_8 = dot(S_0 + X_1, H^8) + dot(X_2, H^7) + ... + dot(X_8, H^1)
 //
 // Processors with a carry-less multiplication (PCLMULQDQ, PMULL) use it, two at a time where they can
-// (VPCLMULQDQ with AVX2); all others, and builds with the tag purego, run the portable code of generic.go. No implementation's time or memory accesses depend on the
-// key or the data, only on the length of the data.
+// (VPCLMULQDQ with AVX2); all others, and builds with the tag purego, run the portable code of generic.go. No
+// implementation's time or memory accesses depend on the key or the data, only on the length of the data.
 package polyval
 
 import (
