@@ -93,6 +93,7 @@ func (e *errand) lookUp(ctx context.Context, h *held) ([]wire.Answer, error) {
 	began := time.Now()
 	answering, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	heard := h.circuit.Heard() // before the question: the END may be answered by the time it is given up
 	answers, err := h.circuit.Resolve(answering, e.req.Target)
 	if err == nil {
 		answers, err = wanted(answers, e.req.Target, e.proxy.cfg.Network.IsPrivate())
@@ -102,7 +103,7 @@ func (e *errand) lookUp(ctx context.Context, h *held) ([]wire.Answer, error) {
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
-		pool.awaitEnd(h) // given up; a circuit that has gone mute does not answer that either
+		pool.awaitWord(h, heard) // given up; a circuit that has gone mute does not answer that either
 	case err != nil && lost(err):
 		pool.retire(h)
 	}

@@ -53,7 +53,12 @@ func (p *pool) answeredLocked(h *held, took time.Duration) {
 
 // awaitEnd is called when the END of a stream is sent, and returns what to call when the exit has answered it.
 func (p *pool) awaitEnd(h *held) (answered func()) {
-	heard := h.circuit.Heard()
+	return p.awaitWord(h, h.circuit.Heard())
+}
+
+// awaitWord retires the circuit after a while if by then nothing has come from its exit since Heard was heard, unless
+// answered is called before.
+func (p *pool) awaitWord(h *held, heard int64) (answered func()) {
 	waiting := time.AfterFunc(mute(h.circuit), func() {
 		if h.circuit.Heard() == heard {
 			p.retire(h)
